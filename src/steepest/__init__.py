@@ -1,0 +1,3 @@
+"""Natural policy optimisation in JAX."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,7 @@
+"""Distributions over actions: what a policy says in one state, with its Fisher factor."""
+
+from steepest.distributions.categorical import Categorical
+from steepest.distributions.distribution import Distribution, Policy
+from steepest.distributions.gaussian import DiagonalGaussian
+
+__all__ = ["Categorical", "DiagonalGaussian", "Distribution", "Policy"]

@@ -1,0 +1,6 @@
+"""Policies: equinox modules  obs ↦ distribution. Any module of that form is one."""
+
+from steepest.policies.networks import MlpCategorical, MlpGaussian
+from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
+
+__all__ = ["LogLinearSoftmax", "MlpCategorical", "MlpGaussian", "TabularSoftmax"]

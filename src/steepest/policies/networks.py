@@ -1,0 +1,50 @@
+"""Multilayer-perceptron policies for Discrete and Box actions: obs ↦ Categorical or diagonal Gaussian."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from steepest.distributions import Categorical, DiagonalGaussian
+from steepest.layers import Mlp
+
+_HEAD_GAIN = 0.01  # the first policy is almost the same in all states (Andrychowicz et al. 2021)
+
+
+class MlpCategorical(eqx.Module):
+    """obs [...] (flattened) ↦ Categorical over `actions` actions, tanh units."""
+
+    net: Mlp
+
+    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
+        self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
+
+    def __call__(self, obs: Float[Array, "..."]) -> Categorical:
+        return Categorical(self.net(jnp.ravel(obs)))
+
+
+class MlpGaussian(eqx.Module):
+    """obs [...] (flattened) ↦ diagonal Gaussian on ℝᵈ with a state-independent ln σ (Schulman et al. 2015), tanh units.
+
+    log_std: [d], the logarithm of σ in the units of the action, the same in every state, trained.
+    """
+
+    net: Mlp
+    log_std: Float[Array, " d"]
+
+    def __init__(
+        self,
+        inputs: int,
+        actions: int,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        initial_log_std: float = -0.5,
+        key: PRNGKeyArray,
+    ):
+        self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
+        self.log_std = jnp.full(actions, initial_log_std, jnp.float32)
+
+    def __call__(self, obs: Float[Array, "..."]) -> DiagonalGaussian:
+        return DiagonalGaussian(self.net(jnp.ravel(obs)), self.log_std)

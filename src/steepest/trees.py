@@ -1,0 +1,72 @@
+"""Vector algebra on pytrees of arrays: a parameter vector is never flattened on the fast path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+Tree = Any  # a pytree whose leaves are float arrays
+
+
+def dot(a: Tree, b: Tree) -> Array:
+    """aᵀb, a scalar. Two trees of one structure; an empty tree gives 0."""
+    products = jax.tree.leaves(jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b))
+    return jnp.stack(products).sum() if products else jnp.zeros(())
+
+
+def norm(a: Tree) -> Array:
+    """‖a‖₂, safe against overflow and underflow of the squares in float32."""
+    largest = jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(a)]).max()
+    safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    scaled = scale(1.0 / safe, a)
+    return jnp.where(jnp.isfinite(largest), safe * jnp.sqrt(dot(scaled, scaled)), largest)
+
+
+def scale(c: Any, a: Tree) -> Tree:
+    """c·a, in the dtypes of a."""
+    return jax.tree.map(lambda x: (c * x).astype(x.dtype), a)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """a + b."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def subtract(a: Tree, b: Tree) -> Tree:
+    """a − b."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def axpy(c: Any, a: Tree, b: Tree) -> Tree:
+    """c·a + b, in the dtypes of b."""
+    return jax.tree.map(lambda x, y: (c * x + y).astype(y.dtype), a, b)
+
+
+def zeros_like(a: Tree) -> Tree:
+    """The zero vector of a's structure."""
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def where(condition: Array, a: Tree, b: Tree) -> Tree:
+    """a if the scalar condition holds, else b, leaf by leaf and bit by bit."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def all_finite(a: Tree) -> Array:
+    """True if no entry of any leaf is NaN or infinite."""
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(a)] or [jnp.array(True)]).all()
+
+
+def size(a: Tree) -> int:
+    """P, the number of entries in all leaves."""
+    return sum(x.size for x in jax.tree.leaves(a))
+
+
+def ravel(a: Tree) -> tuple[Array, Callable[[Array], Tree]]:
+    """The flat vector [P] in the order of `jax.flatten_util.ravel_pytree`, and the way back."""
+    return ravel_pytree(a)
