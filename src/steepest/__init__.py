@@ -1,3 +1,145 @@
-"""Natural policy optimisation in JAX."""
+"""Natural policy optimisation in JAX: steepest ascent, in the geometry of behaviour.
+
+Names are imported when they are first used, so that the command line can print its help without loading JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from steepest.agent import Agent
+    from steepest.algorithms import Algorithm, AlgorithmState, improve, iterate, npg, pg, trpo
+    from steepest.batch import Batch, Rollout
+    from steepest.distributions import Categorical, DiagonalGaussian, Distribution
+    from steepest.errors import RunError, UsageError
+    from steepest.geometry import (
+        Fixed,
+        Normalised,
+        Reason,
+        StepInfo,
+        TrustRegion,
+        empirical_fisher,
+        euclidean,
+        expected_advantage,
+        fisher,
+    )
+    from steepest.linear import Automatic, ConjugateGradient, Direct, SampleSpace, Solution, Status
+    from steepest.parameters import frozen
+    from steepest.policies import LogLinearSoftmax, MlpCategorical, MlpGaussian, TabularSoftmax
+    from steepest.training.callbacks import IterationEvent, StopAtReturn
+    from steepest.training.config import TrainConfig
+    from steepest.training.evaluation import evaluate
+    from steepest.training.persistence import load
+    from steepest.training.train import Run, resume, train
+    from steepest.worlds.finite import FiniteHorizonMDP
+
+_ROOM_OF = {
+    "Agent": "steepest.agent",
+    "Algorithm": "steepest.algorithms",
+    "AlgorithmState": "steepest.algorithms",
+    "Automatic": "steepest.linear",
+    "Batch": "steepest.batch",
+    "Categorical": "steepest.distributions",
+    "ConjugateGradient": "steepest.linear",
+    "DiagonalGaussian": "steepest.distributions",
+    "Direct": "steepest.linear",
+    "Distribution": "steepest.distributions",
+    "FiniteHorizonMDP": "steepest.worlds.finite",
+    "Fixed": "steepest.geometry",
+    "IterationEvent": "steepest.training.callbacks",
+    "LogLinearSoftmax": "steepest.policies",
+    "MlpCategorical": "steepest.policies",
+    "MlpGaussian": "steepest.policies",
+    "Normalised": "steepest.geometry",
+    "Reason": "steepest.geometry",
+    "Rollout": "steepest.batch",
+    "Run": "steepest.training.train",
+    "RunError": "steepest.errors",
+    "SampleSpace": "steepest.linear",
+    "Solution": "steepest.linear",
+    "Status": "steepest.linear",
+    "StepInfo": "steepest.geometry",
+    "StopAtReturn": "steepest.training.callbacks",
+    "TabularSoftmax": "steepest.policies",
+    "TrainConfig": "steepest.training.config",
+    "TrustRegion": "steepest.geometry",
+    "UsageError": "steepest.errors",
+    "empirical_fisher": "steepest.geometry",
+    "euclidean": "steepest.geometry",
+    "evaluate": "steepest.training.evaluation",
+    "expected_advantage": "steepest.geometry",
+    "fisher": "steepest.geometry",
+    "frozen": "steepest.parameters",
+    "improve": "steepest.algorithms",
+    "iterate": "steepest.algorithms",
+    "load": "steepest.training.persistence",
+    "npg": "steepest.algorithms",
+    "pg": "steepest.algorithms",
+    "resume": "steepest.training.train",
+    "train": "steepest.training.train",
+    "trpo": "steepest.algorithms",
+}
+
+__all__ = [
+    "Agent",
+    "Algorithm",
+    "AlgorithmState",
+    "Automatic",
+    "Batch",
+    "Categorical",
+    "ConjugateGradient",
+    "DiagonalGaussian",
+    "Direct",
+    "Distribution",
+    "FiniteHorizonMDP",
+    "Fixed",
+    "IterationEvent",
+    "LogLinearSoftmax",
+    "MlpCategorical",
+    "MlpGaussian",
+    "Normalised",
+    "Reason",
+    "Rollout",
+    "Run",
+    "RunError",
+    "SampleSpace",
+    "Solution",
+    "Status",
+    "StepInfo",
+    "StopAtReturn",
+    "TabularSoftmax",
+    "TrainConfig",
+    "TrustRegion",
+    "UsageError",
+    "__version__",
+    "empirical_fisher",
+    "euclidean",
+    "evaluate",
+    "expected_advantage",
+    "fisher",
+    "frozen",
+    "improve",
+    "iterate",
+    "load",
+    "npg",
+    "pg",
+    "resume",
+    "train",
+    "trpo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'steepest' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ROOM_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF])

@@ -1,0 +1,118 @@
+"""What acts, is saved and loaded: observation statistics + policy + the spaces of its environment.
+
+obs → normalise → policy → distribution → sample or mode → clip to the bounds → environment
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from numpy.typing import NDArray
+
+from steepest.distributions import Policy
+from steepest.errors import RunError, UsageError
+from steepest.normaliser import Normaliser, Scaling
+from steepest.parameters import merge, split
+from steepest.policies.specification import PolicySpec
+from steepest.spaces import Space
+
+
+@dataclass(eq=False)
+class Agent:
+    """A policy that can be put into its environment.
+
+    policy: maps one normalised observation to a distribution.
+    observation, action: the spaces, as plain data.
+    normaliser: observation statistics, or None to take observations as they are.
+    spec: what `policy` is, if it is built in; None for a module of the user's, which `st.load` needs as a template.
+    key, drawn: of the stochastic actions of `predict`: the next draw uses (key, drawn); no key is that of seed 0.
+    """
+
+    policy: Policy
+    observation: Space
+    action: Space
+    normaliser: Normaliser | None = None
+    spec: PolicySpec | None = None
+    key: PRNGKeyArray | None = None
+    drawn: int = 0
+
+    def seed(self, seed: int) -> None:
+        """Start the stochastic actions of `predict` anew from `seed`."""
+        self.key, self.drawn = jax.random.key(seed), 0
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[NDArray[Any], Any]:
+        """The action for one observation or a batch of them, as the environment takes it.
+
+        observation: [...] as the environment gives it, or [B,...].
+        state, episode_start: for recurrent policies; passed through.
+        deterministic: the distribution's mode instead of a sample.
+
+        Returns (action [...] or [B,...] clipped to the bounds and in the environment's dtype, state). Raises
+        UsageError for an observation of another shape, RunError for an action that is not finite.
+        """
+        given = self.observation.from_environment(observation)
+        shape = self.observation.shape
+        single = given.shape == shape
+        if not single and given.shape[1:] != shape:
+            raise UsageError(f"expected an observation of shape {shape}, or a batch of them, got {given.shape}")
+        key = jax.random.key(0) if self.key is None else self.key
+        scaling = None if self.normaliser is None else self.normaliser.scaling()
+        batch = given[None] if single else given
+        chosen = np.asarray(_actions(self.policy, scaling, batch, key, np.int32(self.drawn), deterministic))
+        self.drawn += 1
+        action = self.action.to_environment(finite(chosen))
+        return (action[0] if single else action), state
+
+
+def normalise(scaling: Scaling | None, obs: Any) -> Any:
+    """Observations as the policy and the critic take them."""
+    return obs if scaling is None else scaling(obs)
+
+
+def actions(
+    policy: Policy, scaling: Scaling | None, obs: Any, key: PRNGKeyArray, draw: Any, deterministic: bool
+) -> Any:
+    """The policy's own actions, before any clipping, for observations [B,…]; row b draws from (key, draw, b)."""
+    distribution = jax.vmap(policy)(normalise(scaling, obs))
+    if deterministic:
+        return distribution.mode()
+    keys = jax.random.split(jax.random.fold_in(key, draw), obs.shape[0])
+    return jax.vmap(lambda d, k: d.sample(k))(distribution, keys)
+
+
+_actions = eqx.filter_jit(actions)
+
+
+def compile_actor(policy: Policy) -> Callable[..., NDArray[Any]]:
+    """(θ, scaling, obs, key, draw, deterministic) ↦ actions: `actions` for every θ of one policy's structure.
+
+    It is what a rollout calls at every step; the structure is looked at once, not at every call.
+    """
+    _, rest = split(policy)
+
+    def act(params: Any, scaling: Any, obs: Any, key: Any, draw: Any, deterministic: bool) -> Any:
+        return actions(merge(params, rest), scaling, obs, key, draw, deterministic)
+
+    compiled = jax.jit(act, static_argnums=5)
+
+    def call(
+        params: Any, scaling: Scaling | None, obs: Any, key: Any, draw: int, deterministic: bool = False
+    ) -> NDArray[Any]:
+        return finite(np.asarray(compiled(params, scaling, obs, key, np.int32(draw), deterministic)))
+
+    return call
+
+
+def finite(action: NDArray[Any]) -> NDArray[Any]:
+    """The actions, unless one is NaN or infinite: RunError."""
+    if not np.isfinite(action).all():
+        raise RunError(f"the policy chose an action that is not finite: {action!r:.200}")
+    return action

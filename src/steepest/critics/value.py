@@ -1,0 +1,43 @@
+"""Value functions: obs ↦ V(obs), a scalar in the units of the rewards that it is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from steepest.layers import Mlp
+
+Critic = Callable[[Any], Float[Array, ""]]
+"""Any callable pytree that maps one observation to a scalar."""
+
+
+class MlpValue(eqx.Module):
+    """obs [...] (flattened) ↦ V, tanh units. The first V is near 0: the last layer starts small."""
+
+    net: Mlp
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
+        self.net = Mlp(inputs, hidden, 1, last_gain=0.01, key=key)
+
+    def __call__(self, obs: Float[Array, "..."]) -> Float[Array, ""]:
+        return self.net(jnp.ravel(obs))[0]
+
+
+class StateValue(eqx.Module):
+    """state index ↦ V, by an MLP on the one-hot state."""
+
+    net: Mlp
+    states: int = eqx.field(static=True)
+
+    def __init__(self, states: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
+        self.net = Mlp(states, hidden, 1, last_gain=0.01, key=key)
+        self.states = states
+
+    def __call__(self, state: Int[Array, ""]) -> Float[Array, ""]:
+        return self.net(jax.nn.one_hot(state, self.states))[0]

@@ -1,0 +1,52 @@
+"""What a solver returns: never a bare array, always why it stopped and how well it did. Nothing here returns NaN."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+from jaxtyping import Float, Int
+
+from steepest.linear.operators import Operator
+
+
+class Status(enum.IntEnum):
+    """Why a solver stopped."""
+
+    CONVERGED = 0
+    """The relative residual is within the tolerance (or the method is direct)."""
+    ITERATIONS = 1
+    """The iterations were used up; x is the last iterate."""
+    CURVATURE = 2
+    """pᵀMp was not positive relative to the largest curvature seen; x is the iterate before it."""
+    NONFINITE = 3
+    """The right-hand side or a product was NaN or infinite; x is the last finite iterate."""
+    SINGULAR = 4
+    """A factorisation failed: the matrix is not positive definite in this precision; x = 0."""
+
+
+class Solution(NamedTuple):
+    """x with (M + λI)x ≈ b.
+
+    x: pytree like b, always finite.
+    status: a `Status`, as an int32 scalar.
+    residual: ‖b − (M + λI)x‖ / ‖b‖, 0 for b = 0.
+    iterations: products with M, 0 for direct methods.
+    """
+
+    x: Any
+    status: Int[Array, ""]
+    residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+class Solver(Protocol):
+    """How M⁻¹b is computed."""
+
+    def __call__(self, operator: Operator, rhs: Any, dual: Array | None = None) -> Solution:
+        """Solve (M + λI)x = b.
+
+        operator: M + λI.  rhs: b, a pytree.  dual: y with Sᵀy = b for an operator SᵀS, if the caller knows one.
+        """
+        ...

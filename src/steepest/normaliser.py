@@ -1,0 +1,61 @@
+"""Observation statistics: they belong to the agent, not to θ, and are frozen between a rollout and its update.
+
+    x ↦ clip((x − mean)/√(variance + ε), ±10)
+
+Float64 on the host, merged batch by batch (Chan, Golub & LeVeque 1983); applied in float32 in the compiled programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+_EPSILON = 1e-8
+_CLIP = 10.0
+
+
+class Scaling(NamedTuple):
+    """What the compiled programs apply: shift and scale, of the observation's shape, float32."""
+
+    shift: Any
+    scale: Any
+
+    def __call__(self, obs: Any) -> Array:
+        """Normalised observations, in float32."""
+        return jnp.clip((obs - self.shift) * self.scale, -_CLIP, _CLIP)
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """Running mean and variance of observations. count: how many; mean, m2: [...] float64, m2 the sum of squares."""
+
+    count: float
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Normaliser:
+        """No observations yet: the identity, but for the clip."""
+        return cls(0.0, np.zeros(shape), np.zeros(shape))
+
+    def updated(self, obs: NDArray[Any]) -> Normaliser:
+        """With the observations [n,…] merged in."""
+        if not len(obs):
+            return self
+        obs = np.asarray(obs, np.float64)
+        n, mean = float(len(obs)), obs.mean(axis=0)
+        m2 = ((obs - mean) ** 2).sum(axis=0)
+        total = self.count + n
+        delta = mean - self.mean
+        return Normaliser(total, self.mean + delta * (n / total), self.m2 + m2 + delta**2 * (self.count * n / total))
+
+    def scaling(self) -> Scaling:
+        """What to apply. An observation that never varies is shifted only."""
+        variance = self.m2 / self.count if self.count else np.ones_like(self.m2)
+        scale = np.where(variance > 0, 1.0 / np.sqrt(variance + _EPSILON), 1.0)
+        return Scaling(self.mean.astype(np.float32), scale.astype(np.float32))

@@ -1,0 +1,80 @@
+"""A built-in policy as plain data: which class with which sizes. It is what a checkpoint says, and all it can say.
+
+spec = PolicySpec.for_spaces(observation, action, hidden=(64, 64))
+policy = spec.build(key)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from steepest.distributions import Policy
+from steepest.errors import UsageError
+from steepest.names import Registry
+from steepest.policies.networks import MlpCategorical, MlpGaussian
+from steepest.policies.tabular import TabularSoftmax
+from steepest.spaces import Discrete, Space
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
+    many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start."""
+
+    kind: str
+    inputs: int
+    actions: int
+    hidden: tuple[int, ...] = (64, 64)
+    initial_log_std: float = -0.5
+
+    @classmethod
+    def for_spaces(
+        cls, observation: Space, action: Space, hidden: tuple[int, ...] = (64, 64), initial_log_std: float = -0.5
+    ) -> PolicySpec:
+        """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian."""
+        if isinstance(observation, Discrete):
+            if not isinstance(action, Discrete):
+                raise UsageError("a policy from Discrete observations to Box actions is not built in: give your own")
+            return cls("tabular", observation.n, action.n, (), 0.0)
+        inputs = math.prod(observation.shape)
+        if isinstance(action, Discrete):
+            return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0)
+        return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std)
+
+    def build(self, key: PRNGKeyArray) -> Policy:
+        """A fresh policy of this kind."""
+        return kinds[self.kind](self, key)
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> PolicySpec:
+        """The specification in a JSON record; UsageError for an unknown kind or anything that is not one."""
+        try:
+            spec = cls(
+                kind=str(record["kind"]),
+                inputs=int(record["inputs"]),
+                actions=int(record["actions"]),
+                hidden=tuple(int(n) for n in record["hidden"]),
+                initial_log_std=float(record["initial_log_std"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
+        kinds[spec.kind]
+        return spec
+
+
+kinds: Registry = Registry("policy")
+kinds.add("tabular", lambda s, key: TabularSoftmax(jnp.zeros((s.inputs, s.actions))))
+kinds.add("mlp-categorical", lambda s, key: MlpCategorical(s.inputs, s.actions, s.hidden, key=key))
+kinds.add(
+    "mlp-gaussian",
+    lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, key=key),
+)

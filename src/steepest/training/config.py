@@ -1,0 +1,280 @@
+"""The configuration of a run: a tree of frozen dataclasses that is the Python argument, the command line and the file.
+
+`None` in a setting means: by the rule for this kind of environment (`presets.py`). A run folder's config.json has no
+`None` left that a rule could have filled. Nothing here imports JAX, so that `steepest --help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from steepest.errors import UsageError
+from steepest.names import unknown
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """The policy's update."""
+
+    delta: float = 0.01
+    """δ: length of a step, KL(π_old‖π_new) in nats per state (for pg: ½‖Δ‖² in parameter units)."""
+    damping: float | None = None
+    """λ added to the Fisher matrix for the direction of the step; never in the measure of its length."""
+    solver: Literal["auto", "cg", "direct", "sample-space"] = "auto"
+    """How the natural gradient is solved for. auto: the method's own."""
+    cg_iterations: int = 10
+    """Conjugate gradient: at most this many Fisher products."""
+    metric: Literal["fisher", "empirical-fisher"] = "fisher"
+    """Expected Fisher matrix, or that of the sampled actions. Not for pg."""
+    damped_form: bool = False
+    """Measure the step by F + λI, as most libraries do: the realised KL is then less than δ."""
+    backtracks: int = 10
+    """trpo: shrink the step at most so often."""
+    shrink: float = 0.8
+    """trpo: by this factor."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Rollouts and advantages."""
+
+    envs: int | None = None
+    """Environments stepped together."""
+    rollout: int | None = None
+    """Steps of each environment between updates: a batch has envs × rollout rows."""
+    gamma: float | None = None
+    """γ: discount, in [0, 1]."""
+    gae_lambda: float | None = None
+    """λ of generalised advantage estimation, in [0, 1]."""
+    normalise_observations: bool | None = None
+    """Scale observations by running statistics, which belong to the agent."""
+    scale_rewards: bool | None = None
+    """The critic sees rewards divided by the running deviation of their discounted sum."""
+    centre_advantages: bool = True
+    """Subtract the batch's mean advantage."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy network."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer, tanh."""
+    initial_log_std: float | None = None
+    """ln σ of a Gaussian policy at the start, in the units of the action."""
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The value function and its fit."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer, tanh."""
+    learning_rate: float = 1e-3
+    """Adam's."""
+    epochs: int | None = None
+    """Passes over each batch."""
+    minibatch: int = 128
+    """Rows of a minibatch; divides the batch."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation by the mode of the policy, on environments of its own."""
+
+    every: int | None = None
+    """Environment steps between evaluations during training; 0 for none. Default: a tenth of the run."""
+    episodes: int = 10
+    """Episodes of each evaluation during training."""
+    final_episodes: int = 20
+    """Episodes of the evaluation at the end."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run does."""
+
+    env: str
+    """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
+    algorithm: str = "trpo"
+    """pg, npg or trpo."""
+    steps: int = 1_000_000
+    """Environment steps in all, rounded up to whole batches."""
+    seed: int = 0
+    """Of everything random in the run."""
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint_every: int = 10
+    """Iterations between checkpoints."""
+    stop_at_return: float | None = None
+    """Stop once an evaluation's mean return reaches this."""
+    max_failures: int = 20
+    """Stop with a diagnosis after so many updates in a row that had to keep the policy."""
+    tensorboard: bool = True
+    """Write TensorBoard events into the run folder."""
+
+    @property
+    def batch(self) -> int:
+        """Rows of a batch, ghost rows included."""
+        return (self.sampling.envs or 0) * (self.sampling.rollout or 0)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UsageError for a value that cannot be meant. `None` passes: a rule will fill it."""
+    _at_least("steps", config.steps, 1)
+    _at_least("seed", config.seed, 0)
+    _at_least("checkpoint_every", config.checkpoint_every, 1)
+    _at_least("max_failures", config.max_failures, 1)
+    _positive("delta", config.update.delta)
+    _at_least("cg_iterations", config.update.cg_iterations, 1)
+    _at_least("backtracks", config.update.backtracks, 0)
+    if config.update.damping is not None and not 0 <= config.update.damping < math.inf:
+        raise UsageError(f"damping must be a finite number ≥ 0, got {config.update.damping}")
+    if not 0 < config.update.shrink < 1:
+        raise UsageError(f"shrink must be between 0 and 1, got {config.update.shrink}")
+    for name in ("gamma", "gae_lambda"):
+        value = getattr(config.sampling, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{name} must be in [0, 1], got {value}")
+    for name in ("envs", "rollout"):
+        _at_least(name, getattr(config.sampling, name), 1)
+    if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
+        raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
+    for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
+        if any(n < 1 for n in hidden):
+            raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")
+    _positive("critic.learning_rate", config.critic.learning_rate)
+    _at_least("critic.epochs", config.critic.epochs, 1)
+    _at_least("critic.minibatch", config.critic.minibatch, 1)
+    _at_least("evaluation.every", config.evaluation.every, 0)
+    _at_least("evaluation.episodes", config.evaluation.episodes, 1)
+    _at_least("evaluation.final_episodes", config.evaluation.final_episodes, 1)
+    if config.sampling.envs and config.sampling.rollout and config.batch % config.critic.minibatch:
+        raise UsageError(
+            f"a batch of {config.sampling.envs} environments × {config.sampling.rollout} steps = {config.batch} rows "
+            f"is not divisible into minibatches of {config.critic.minibatch}; try critic.minibatch="
+            f"{math.gcd(config.batch, config.critic.minibatch)}"
+        )
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with some settings changed.
+
+    settings: by dotted path ("sampling.envs"), by name where only one setting has it ("envs", "delta"), or a whole part
+        ("critic": CriticConfig(…) or a mapping of its fields).
+
+    Raises UsageError for an unknown or ambiguous name, naming the nearest.
+    """
+    paths = list(_paths(config))
+    for name, value in settings.items():
+        matches = [p for p in paths if p == name] or [p for p in paths if p.rpartition(".")[2] == name]
+        if not matches:
+            raise unknown("setting", name, {*paths, *(p.rpartition(".")[2] for p in paths)})
+        if len(matches) > 1:
+            raise UsageError(f"setting {name!r} could be {' or '.join(matches)}")
+        config = _set(config, matches[0].split("."), value)
+    return config
+
+
+def to_record(config: Any) -> dict[str, Any]:
+    """JSON of a configuration."""
+    return dataclasses.asdict(config)
+
+
+def from_record(record: Any) -> TrainConfig:
+    """The configuration of a JSON record. Raises UsageError for a field that is missing, unknown or of another type."""
+    return _build(TrainConfig, record, "config")
+
+
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    for f in dataclasses.fields(config):
+        yield prefix + f.name
+        if dataclasses.is_dataclass(getattr(config, f.name)):
+            yield from _paths(getattr(config, f.name), prefix + f.name + ".")
+
+
+def _set(config: Any, path: list[str], value: Any) -> Any:
+    current = getattr(config, path[0])
+    if len(path) > 1:
+        value = _set(current, path[1:], value)
+    elif dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name not in {f.name for f in dataclasses.fields(current)}:
+                raise unknown(f"setting of {path[0]}", name, [f.name for f in dataclasses.fields(current)])
+            current = _set(current, [name], inner)
+        value = current
+    elif dataclasses.is_dataclass(current) and type(value) is not type(current):
+        raise UsageError(f"{path[0]} takes a {type(current).__name__} or a mapping, got {value!r}")
+    elif isinstance(value, list):
+        value = tuple(value)
+    return dataclasses.replace(config, **{path[0]: value})
+
+
+_PARTS: dict[str, Any] = {
+    "update": UpdateConfig,
+    "sampling": SamplingConfig,
+    "policy": PolicyConfig,
+    "critic": CriticConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+def _build(cls: Any, record: Any, where: str) -> Any:
+    if not isinstance(record, dict):
+        raise UsageError(f"{where} is not a JSON object: {record!r:.80}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in record:
+        if name not in fields:
+            raise unknown(f"setting of {where}", name, fields)
+    values = {}
+    for name, value in record.items():
+        if cls is TrainConfig and name in _PARTS:
+            values[name] = _build(_PARTS[name], value, name)
+        else:
+            values[name] = _typed(f"{where}.{name}", str(fields[name].type), value)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _typed(where: str, annotation: str, value: Any) -> Any:
+    """A JSON value as the type of a field; the types used here are few and all in this table."""
+    options = [part.strip() for part in annotation.split("|")]
+    if value is None and "None" in options:
+        return None
+    if isinstance(value, bool):
+        if "bool" in options:
+            return value
+    elif isinstance(value, int | float) and "float" in options:
+        return float(value)
+    elif isinstance(value, int) and "int" in options:
+        return value
+    elif isinstance(value, str) and ("str" in options or annotation.startswith("Literal")):
+        if annotation.startswith("Literal") and f'"{value}"' not in annotation and f"'{value}'" not in annotation:
+            raise UsageError(f"{where} must be one of {annotation[8:-1]}, got {value!r}")
+        return value
+    elif (
+        isinstance(value, list)
+        and annotation.startswith("tuple")
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+    ):
+        return tuple(value)
+    raise UsageError(f"{where} must be {annotation}, got {value!r:.80}")
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise UsageError(f"{name} must be a finite number > 0, got {value}")

@@ -1,0 +1,86 @@
+"""Evaluation: whole episodes of an agent on environments of their own, counted without favour to short ones.
+
+Each of B environments plays a fixed number of episodes: the first that end are not the ones that are counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from steepest.agent import Agent, compile_actor
+from steepest.errors import UsageError
+from steepest.parameters import split
+from steepest.spaces import Box, Discrete, describe
+from steepest.worlds import make_world
+from steepest.worlds.world import World
+
+_ENVS = 10
+
+
+def evaluate(
+    agent: Agent,
+    env: Any,
+    episodes: int = 20,
+    seed: int = 0,
+    deterministic: bool = True,
+    *,
+    allow_import: bool = True,
+) -> NDArray[np.float64]:
+    """Undiscounted raw returns of `episodes` whole episodes, [episodes].
+
+    agent: with spaces that fit.  env: anything that `st.train` takes.  seed: of the environments and, if not
+    deterministic, of the actions.  deterministic: the policy's mode instead of a sample.
+
+    Raises UsageError for episodes < 1 or spaces that do not fit the agent's, RunError if the environment breaks.
+    """
+    if episodes < 1:
+        raise UsageError(f"evaluate needs episodes ≥ 1, got {episodes}")
+    many = isinstance(env, str) or (callable(env) and not hasattr(env, "step"))
+    world = make_world(env, min(episodes, _ENVS) if many else None, allow_import=allow_import)
+    try:
+        return play(agent, world, episodes, seed, deterministic)
+    finally:
+        if world is not env and many:
+            world.close()
+
+
+def play(agent: Agent, world: World, episodes: int, seed: int, deterministic: bool = True) -> NDArray[np.float64]:
+    """`evaluate` in a world that is there already; it is reset, and left in the middle of episodes."""
+    _fits(agent, world)
+    quota = np.full(world.envs, episodes // world.envs)
+    quota[: episodes % world.envs] += 1
+    finished: list[list[float]] = [[] for _ in quota]
+    act, (params, _) = compile_actor(agent.policy), split(agent.policy)
+    scaling = None if agent.normaliser is None else agent.normaliser.scaling()
+    key, step, running = jax.random.key(seed), 0, np.zeros(world.envs)
+    world.reset(seed)
+    while any(len(done) < n for done, n in zip(finished, quota, strict=True)):
+        transition = world.step(act(params, scaling, world.obs, key, step, deterministic))
+        running += np.where(transition.valid, transition.reward, 0.0)
+        for b in np.flatnonzero(transition.valid & (transition.terminated | transition.truncated)):
+            if len(finished[b]) < quota[b]:
+                finished[b].append(float(running[b]))
+            running[b] = 0.0
+        step += 1
+    return np.array([value for done in finished for value in done])
+
+
+def _fits(agent: Agent, world: World) -> None:
+    for role, ours, space in (
+        ("observation", agent.observation, world.observation_space),
+        ("action", agent.action, world.action_space),
+    ):
+        theirs = describe(space, role)
+        same = type(ours) is type(theirs) and ours.shape == theirs.shape
+        if isinstance(ours, Discrete) and isinstance(theirs, Discrete):
+            same = same and ours.n == theirs.n
+        if not same:
+            raise UsageError(f"the agent's {role} space {_say(ours)} does not fit {world.name}'s {_say(theirs)}")
+
+
+def _say(space: Box | Discrete) -> str:
+    return f"Discrete({space.n})" if isinstance(space, Discrete) else f"Box{space.shape}"

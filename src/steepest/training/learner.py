@@ -1,0 +1,116 @@
+"""One iteration's arithmetic as one compiled program: normalise → advantages → policy update → critic fit.
+
+π_old is recomputed here from the stored observations, with the statistics that acted: the ratio is exactly 1 at θ_old
+whatever a worker's arithmetic was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import PRNGKeyArray
+
+from steepest.agent import normalise
+from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
+from steepest.batch import Rollout
+from steepest.critics import AdamFit, Critic, FitInfo
+from steepest.distributions import Policy
+from steepest.geometry import StepInfo, mean_kl
+from steepest.normaliser import Scaling
+from steepest.sampling.advantages import batch_from_rollout, gae
+
+
+class LearnerState(NamedTuple):
+    """Everything that is learnt: a pytree, and what a checkpoint holds of it."""
+
+    policy: Policy
+    algorithm: AlgorithmState
+    critic: Critic
+    optimiser: Any
+
+
+class IterationInfo(NamedTuple):
+    """step: the trust report.  critic: the fit's.  normaliser_kl: KL of the new policy before and after the refresh of
+    the observation statistics, nats per state: it is outside any trust region.  advantage_std: raw reward units."""
+
+    step: StepInfo
+    critic: FitInfo
+    normaliser_kl: Array
+    advantage_std: Array
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a rollout changes what is learnt.
+
+    algorithm: the policy's update.  fit: the critic's.  gamma, gae_lambda: in [0, 1].  centre: subtract the mean
+    advantage.
+    """
+
+    algorithm: Algorithm
+    fit: AdamFit
+    gamma: float
+    gae_lambda: float
+    centre: bool = True
+
+    def init(self, policy: Policy, critic: Critic) -> LearnerState:
+        """The state before the first iteration."""
+        return LearnerState(policy, self.algorithm.init(policy), critic, self.fit.init(critic))
+
+    def update(
+        self,
+        state: LearnerState,
+        rollout: Rollout,
+        acted: Scaling | None,
+        refreshed: Scaling | None,
+        reward_scale: Any,
+        key: PRNGKeyArray,
+    ) -> tuple[LearnerState, IterationInfo]:
+        """Learn from one rollout.
+
+        rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
+        next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: the critic's shuffles.
+        """
+        return _update(self, state, rollout, acted, refreshed, reward_scale, key)
+
+
+@eqx.filter_jit
+def _update(
+    learner: Learner,
+    state: LearnerState,
+    rollout: Rollout,
+    acted: Scaling | None,
+    refreshed: Scaling | None,
+    reward_scale: Array,
+    key: PRNGKeyArray,
+) -> tuple[LearnerState, IterationInfo]:
+    obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
+    value, next_value = (jax.vmap(jax.vmap(state.critic))(x) for x in (obs, next_obs))
+    advantage, target = gae(
+        rollout.reward / reward_scale,
+        value,
+        next_value,
+        rollout.terminated,
+        rollout.truncated,
+        rollout.valid,
+        gamma=learner.gamma,
+        lam=learner.gae_lambda,
+    )
+    done = rollout.terminated | rollout.truncated
+    batch = batch_from_rollout(
+        obs, rollout.action, advantage * reward_scale, rollout.valid, done, centre=learner.centre
+    )
+    policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch)
+    critic, optimiser, fit = learner.fit(
+        state.critic, state.optimiser, batch.obs, target.ravel(), batch.weight, value.ravel(), key
+    )
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
+    moved = mean_kl(jax.vmap(policy)(batch.obs), jax.vmap(policy)(normalise(refreshed, flat)), batch.weight)
+    spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.advantage**2))
+    info = IterationInfo(step, fit, moved, spread)
+    return LearnerState(policy, algorithm, critic, optimiser), info

@@ -1,0 +1,64 @@
+"""The rule that fills the settings nobody chose: one setting for discrete actions, one for continuous ones.
+
+Discrete: after the tuned settings for classic control of other libraries. Continuous: what worked on MuJoCo in trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from steepest.spaces import Discrete, Space
+from steepest.training.config import TrainConfig, check
+
+DISCRETE: dict[str, Any] = {
+    "update.damping": 0.1,
+    "sampling.envs": 8,
+    "sampling.gamma": 0.99,
+    "sampling.gae_lambda": 0.98,
+    "sampling.normalise_observations": False,
+    "sampling.scale_rewards": False,
+    "policy.initial_log_std": 0.0,
+    "critic.epochs": 20,
+}
+
+CONTINUOUS: dict[str, Any] = {
+    "update.damping": 0.1,
+    "sampling.envs": 16,
+    "sampling.gamma": 0.99,
+    "sampling.gae_lambda": 0.95,
+    "sampling.normalise_observations": True,
+    "sampling.scale_rewards": True,
+    "policy.initial_log_std": -0.5,
+    "critic.epochs": 10,
+}
+
+
+ROWS = {"discrete": 1024, "continuous": 2048}
+"""Rows of a batch: the rollout is as long as the number of environments asks for."""
+
+
+def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> TrainConfig:
+    """The configuration with every rule applied, and checked.
+
+    action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
+    """
+    check(config)
+    discrete = isinstance(action, Discrete)
+    preset = dict(DISCRETE if discrete else CONTINUOUS)
+    if envs is not None:
+        preset["sampling.envs"] = envs
+    count = config.sampling.envs or preset["sampling.envs"]
+    whole = config.critic.minibatch // math.gcd(config.critic.minibatch, count)  # so that minibatches divide the batch
+    preset["sampling.rollout"] = math.ceil(ROWS["discrete" if discrete else "continuous"] / count / whole) * whole
+    for path, value in preset.items():
+        part, name = path.split(".")
+        if getattr(getattr(config, part), name) is None:
+            changed = dataclasses.replace(getattr(config, part), **{name: value})
+            config = dataclasses.replace(config, **{part: changed})
+    if config.evaluation.every is None:
+        evaluation = dataclasses.replace(config.evaluation, every=max(1, config.steps // 10))
+        config = dataclasses.replace(config, evaluation=evaluation)
+    check(config)
+    return config

@@ -1,0 +1,247 @@
+"""`st.train` and `st.resume`: the same as the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from steepest.agent import Agent
+from steepest.algorithms import Algorithm
+from steepest.errors import UsageError
+from steepest.reports import learning_curve
+from steepest.runs import RunFolder, read_lines
+from steepest.sampling.reward_scale import RewardScale
+from steepest.spaces import Space, describe
+from steepest.training.assembly import build_agent, build_algorithm, build_critic, build_learner
+from steepest.training.callbacks import Callback, StopAtReturn
+from steepest.training.config import TrainConfig, check, from_record, to_record, with_settings
+from steepest.training.display import ProgressDisplay
+from steepest.training.evaluation import evaluate, play
+from steepest.training.learner import Learner
+from steepest.training.loop import Loop
+from steepest.training.persistence import Progress, Snapshot, restore_agent, restore_learner
+from steepest.training.presets import resolve
+from steepest.training.recorder import Recorder
+from steepest.training.signals import Interruption
+from steepest.worlds import make_world
+from steepest.worlds.world import World
+
+_POLICY, _CRITIC, _FINAL = 100, 101, 102
+"""Purposes of randomness, apart from the loop's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that has ended.
+
+    path: its folder.  agent: the last one.  evaluation: [episodes] returns of `agent`.  steps: environment steps.
+    seconds: of collecting and updating, without start-up and evaluation.  wall_seconds: all of this call.
+    ended: why.  exit_code: 0, or 128 + the number of the signal that stopped it.
+    """
+
+    path: Path
+    agent: Agent
+    evaluation: NDArray[np.float64]
+    steps: int
+    seconds: float
+    wall_seconds: float
+    ended: str
+    exit_code: int = 0
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an iteration."""
+        return read_lines(RunFolder(self.path).metrics_path)
+
+
+def train(
+    env: Any,
+    algorithm: str | Algorithm = "trpo",
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    policy: Any = None,
+    callbacks: Sequence[Callback] = (),
+    config: TrainConfig | None = None,
+    quiet: bool = True,
+    console: Console | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a policy, and leave a run folder behind.
+
+    env: an id such as "Hopper-v5" or "mdp:two-state", a factory () → gymnasium.Env, an environment, or a world.
+    algorithm: a name, or an `Algorithm` of your own making.
+    steps: environment steps, a million if not said.  seed: of everything random, 0 if not said.
+    out: the run folder; by default runs/<env>/<algorithm>/<time>-s<seed>.
+    policy: a module of your own, observation ↦ distribution, instead of the built-in one.
+    callbacks: each is called after every iteration; one that returns a reason stops the run.
+    config: everything else; settings: single settings by name, e.g. delta=0.02, envs=4, critic={"epochs": 20}.
+    quiet: no progress.  console: where to show it.
+
+    Raises UsageError before anything is written where an argument is wrong, RunError where the run breaks.
+    """
+    wall = time.perf_counter()
+    name = algorithm if isinstance(algorithm, str) else algorithm.name
+    label = env if isinstance(env, str) else _name(env)
+    config = dataclasses.replace(config or TrainConfig(label), env=label, algorithm=name)
+    given = {"steps": steps, "seed": seed}
+    config = with_settings(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
+    check(config)
+    if isinstance(algorithm, str):
+        build_algorithm(algorithm, config.update)  # an unknown name is said before an environment is made
+    with ExitStack() as stack:
+        world = _open(stack, env, config.sampling.envs)
+        action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
+        config = resolve(config, action, None if isinstance(env, str) or _is_factory(env) else world.envs)
+        if world.envs != config.sampling.envs:
+            world.close()
+            world = _open(stack, env, config.sampling.envs)
+        method = build_algorithm(algorithm, config.update) if isinstance(algorithm, str) else algorithm
+        learner = build_learner(config, method)
+        snapshot = _first(config, learner, observation, action, policy)
+        folder = RunFolder.create(out) if out is not None else RunFolder.create_default(label, name, config.seed)
+        folder.write_config(to_record(config))
+        folder.write_meta(_device())
+        return _run(config, learner, world, env, folder, snapshot, callbacks, quiet, console, wall, None)
+
+
+def resume(
+    path: str | Path,
+    *,
+    env: Any = None,
+    algorithm: Algorithm | None = None,
+    policy: Any = None,
+    steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = True,
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run from its last checkpoint: policy, critic, optimiser, statistics and counters.
+
+    path: the run folder.  env, algorithm, policy: needed where the run was given objects or a module of yours; an id
+    with a module prefix must be repeated here, since a file's word imports nothing.  steps: a new total.
+
+    The logs are cut back to the checkpoint; episodes under way are lost and start anew. Raises UsageError if `path` is
+    no run folder or the run has ended, RunError if its files are damaged.
+    """
+    wall = time.perf_counter()
+    folder = RunFolder.open(path)
+    config = from_record(folder.read_config())
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    check(config)
+    arrays, info = folder.load_checkpoint("last")
+    method = algorithm if algorithm is not None else _named(config)
+    learner = build_learner(config, method)
+    with ExitStack() as stack:
+        given = config.env if env is None else env
+        world = _open(stack, given, config.sampling.envs, allow_import=env is not None)
+        action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
+        agent = restore_agent(arrays, info, policy)
+        template = _first(config, learner, observation, action, policy)
+        state, scale, progress = restore_learner(template.learner, arrays, info, world.envs)
+        if progress.steps >= config.steps:
+            raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
+        agent = dataclasses.replace(agent, policy=state.policy)
+        snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1))
+        folder.write_config(to_record(config))
+        return _run(config, learner, world, given, folder, snapshot, callbacks, quiet, console, wall, info["logs"])
+
+
+def _run(
+    config: TrainConfig,
+    learner: Learner,
+    world: World,
+    env: Any,
+    folder: RunFolder,
+    snapshot: Snapshot,
+    callbacks: Sequence[Callback],
+    quiet: bool,
+    console: Console | None,
+    wall: float,
+    logs: dict[str, int] | None,
+) -> Run:
+    """The loop, then the last evaluation and the learning curve."""
+    if config.stop_at_return is not None:
+        callbacks = [*callbacks, StopAtReturn(config.stop_at_return)]
+    with ExitStack() as stack:
+        separate = isinstance(env, str) or _is_factory(env)
+        evaluation = _open(stack, env, min(config.evaluation.episodes, 10)) if separate else world
+        display = None if quiet else stack.enter_context(ProgressDisplay(console or Console(), config.steps))
+        recorder = Recorder(folder, snapshot.progress, tensorboard=config.tensorboard, display=display, logs=logs)
+        stack.callback(recorder.close)
+        interruption = stack.enter_context(Interruption())
+        loop = Loop(config, learner, world, evaluation, recorder, callbacks, interruption, snapshot)
+        ended = loop.run()
+        progress = loop.snapshot.progress
+        returns = np.zeros(0)
+        if not interruption.signal:
+            seed = int(np.random.SeedSequence((config.seed, _FINAL)).generate_state(1)[0] >> 1)
+            returns = play(loop.snapshot.agent, evaluation, config.evaluation.final_episodes, seed)
+    learning_curve(folder.path, folder.learning_curve_path)
+    return Run(
+        folder.path,
+        loop.snapshot.agent,
+        returns,
+        progress.steps,
+        progress.seconds,
+        time.perf_counter() - wall,
+        ended,
+        interruption.exit_code,
+    )
+
+
+def _first(config: TrainConfig, learner: Learner, observation: Space, action: Space, policy: Any) -> Snapshot:
+    """The run before its first iteration."""
+    key = jax.random.key(config.seed)
+    agent = build_agent(config, observation, action, policy, jax.random.fold_in(key, _POLICY))
+    critic = build_critic(config, observation, jax.random.fold_in(key, _CRITIC))
+    scale = RewardScale.empty(config.sampling.envs or 1) if config.sampling.scale_rewards else None
+    return Snapshot(agent, learner.init(agent.policy, critic), scale, Progress())
+
+
+def _open(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
+    """A world that is closed at the end, unless the user made it."""
+    made_here = isinstance(env, str) or _is_factory(env)
+    world = make_world(env, envs if made_here else None, allow_import=allow_import)
+    if made_here:
+        stack.callback(world.close)
+    return world
+
+
+def _is_factory(env: Any) -> bool:
+    return callable(env) and not hasattr(env, "step")
+
+
+def _name(env: Any) -> str:
+    """What to call an environment that was given as an object."""
+    spec = getattr(env, "spec", None)
+    named = getattr(spec, "id", None) or getattr(env, "name", None) or getattr(env, "__name__", None)
+    return str(named) if named and named != "<lambda>" else type(env).__name__
+
+
+def _named(config: TrainConfig) -> Algorithm:
+    try:
+        return build_algorithm(config.algorithm, config.update)
+    except UsageError as error:
+        raise UsageError(f"{error}; this run had an algorithm of your own: resume(path, algorithm=…)") from error
+
+
+def _device() -> dict[str, Any]:
+    devices = jax.devices()
+    return {"backend": jax.default_backend(), "devices": [d.device_kind for d in devices], "cpus": os.cpu_count()}
+
+
+__all__ = ["Run", "evaluate", "resume", "train"]
