@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from steepest.errors import UsageError
 from steepest.names import unknown
@@ -98,7 +102,7 @@ class EvaluationConfig:
 class TrainConfig:
     """Everything that decides what a run does."""
 
-    env: str
+    env: tyro.conf.Positional[str]
     """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
     algorithm: str = "trpo"
     """pg, npg or trpo."""
@@ -106,8 +110,8 @@ class TrainConfig:
     """Environment steps in all, rounded up to whole batches."""
     seed: int = 0
     """Of everything random in the run."""
-    update: UpdateConfig = field(default_factory=UpdateConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    update: Annotated[UpdateConfig, tyro.conf.arg(name="")] = field(default_factory=UpdateConfig)
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -217,57 +221,46 @@ def _set(config: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(config, **{path[0]: value})
 
 
-_PARTS: dict[str, Any] = {
-    "update": UpdateConfig,
-    "sampling": SamplingConfig,
-    "policy": PolicyConfig,
-    "critic": CriticConfig,
-    "evaluation": EvaluationConfig,
-}
-
-
 def _build(cls: Any, record: Any, where: str) -> Any:
     if not isinstance(record, dict):
         raise UsageError(f"{where} is not a JSON object: {record!r:.80}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    types_of = typing.get_type_hints(cls)
     for name in record:
-        if name not in fields:
-            raise unknown(f"setting of {where}", name, fields)
-    values = {}
-    for name, value in record.items():
-        if cls is TrainConfig and name in _PARTS:
-            values[name] = _build(_PARTS[name], value, name)
-        else:
-            values[name] = _typed(f"{where}.{name}", str(fields[name].type), value)
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise UsageError(f"{where}: {error}") from error
+        if name not in types_of:
+            raise unknown(f"setting of {where}", name, types_of)
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in record and _required(f)]
+    if missing:
+        raise UsageError(f"{where} lacks {', '.join(missing)}")
+    return cls(**{name: _typed(f"{where}.{name}", types_of[name], value) for name, value in record.items()})
 
 
-def _typed(where: str, annotation: str, value: Any) -> Any:
-    """A JSON value as the type of a field; the types used here are few and all in this table."""
-    options = [part.strip() for part in annotation.split("|")]
-    if value is None and "None" in options:
-        return None
-    if isinstance(value, bool):
-        if "bool" in options:
+def _required(f: dataclasses.Field) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _typed(where: str, kind: Any, value: Any) -> Any:
+    """A JSON value as a field's type: a dataclass, a union, a Literal, a tuple of ints, or int, float, str, bool."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    for option in typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,):
+        origin = typing.get_origin(option)
+        if origin is Literal and value in typing.get_args(option):
             return value
-    elif isinstance(value, int | float) and "float" in options:
-        return float(value)
-    elif isinstance(value, int) and "int" in options:
-        return value
-    elif isinstance(value, str) and ("str" in options or annotation.startswith("Literal")):
-        if annotation.startswith("Literal") and f'"{value}"' not in annotation and f"'{value}'" not in annotation:
-            raise UsageError(f"{where} must be one of {annotation[8:-1]}, got {value!r}")
-        return value
-    elif (
-        isinstance(value, list)
-        and annotation.startswith("tuple")
-        and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
-    ):
-        return tuple(value)
-    raise UsageError(f"{where} must be {annotation}, got {value!r:.80}")
+        if origin is tuple and isinstance(value, list) and all(type(n) is int for n in value):
+            return tuple(value)
+        if option is float and type(value) in (int, float):
+            return float(value)
+        if origin is None and type(value) is option:
+            return value
+    raise UsageError(f"{where} must be {_say(kind)}, got {value!r:.80}")
+
+
+def _say(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
+    return (
+        kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("NoneType", "None")
+    )
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:

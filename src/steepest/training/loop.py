@@ -152,8 +152,8 @@ class Loop:
         raise RunError(
             f"{failures} updates in a row kept the policy; the last: {Reason(int(step.reason)).name.lower()}, solver "
             f"{Status(int(step.status)).name.lower()}, gradient norm {float(step.gradient_norm):.3g}, relative "
-            f"residual {float(step.residual):.3g}, damping {float(step.damping):.3g}. More damping, a smaller delta or a larger "
-            "batch may help; the last good policy is in the run folder"
+            f"residual {float(step.residual):.3g}, damping {float(step.damping):.3g}. More damping, a smaller delta "
+            "or a larger batch may help; the last good policy is in the run folder"
         )
 
     def _key(self, purpose: int) -> Any:

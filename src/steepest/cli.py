@@ -1,0 +1,246 @@
+"""The command line: train, resume, evaluate. Its options are the fields of the dataclasses here and in `TrainConfig`.
+
+Exit codes: 0 done; 1 something outside broke (an environment, a file, a disk); 2 wrong usage; 128 + n stopped by signal
+n after the iteration was finished and saved (130 SIGINT, 143 SIGTERM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from steepest import __version__
+from steepest.errors import RunError, UsageError
+from steepest.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is printed."""
+
+    quiet: bool = False
+    """Print only the end."""
+    json: bool = False
+    """Print one JSON object, for programs."""
+    debug: bool = False
+    """Print the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy, and leave a run folder behind."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """The run folder. Default: runs/ENV/ALGORITHM/TIME-sSEED."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.training.train import train
+
+        _cache_compilations()
+        run = train(
+            self.config.env,
+            self.config.algorithm,
+            config=self.config,
+            out=self.out,
+            quiet=self.output.quiet or self.output.json,
+            console=_console(),
+        )
+        return _report(run, self.output)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its last checkpoint."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    steps: int | None = None
+    """A new number of environment steps in all."""
+    env: str | None = None
+    """Repeat the environment's id, if it has a module prefix: a file's word imports nothing."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.training.train import resume
+
+        _cache_compilations()
+        run = resume(
+            self.run,
+            env=self.env,
+            steps=self.steps,
+            quiet=self.output.quiet or self.output.json,
+            console=_console(),
+        )
+        return _report(run, self.output)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole episodes with the agent of a run."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    episodes: int = 20
+    """How many."""
+    seed: int = 0
+    """Of the environments, and of the actions if they are sampled."""
+    stochastic: bool = False
+    """Sample the actions instead of taking the most probable one."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The agent at the end, or the best by the evaluations during training."""
+    env: str | None = None
+    """Another environment than the run's; needed if the run's id has a module prefix."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.runs import RunFolder
+        from steepest.training.config import from_record
+        from steepest.training.evaluation import evaluate
+        from steepest.training.persistence import load
+
+        _cache_compilations()
+        agent = load(self.run, checkpoint=self.checkpoint)
+        env = self.env if self.env is not None else from_record(RunFolder.open(self.run).read_config()).env
+        returns = evaluate(agent, env, self.episodes, self.seed, not self.stochastic, allow_import=self.env is not None)
+        summary = {"mean": float(returns.mean()), "std": float(returns.std()), "episodes": len(returns)}
+        if self.output.json:
+            print(json.dumps({"returns": returns.tolist(), **summary, "deterministic": not self.stochastic}))
+        else:
+            print(_line(**summary))
+        return 0
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "resume": Resume, "evaluate": Evaluate}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"steepest {__version__}")
+        return 0
+    debug = "--debug" in arguments
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="steepest",
+            description="Natural policy optimisation: policy gradient, NPG and TRPO.",
+            args=arguments,
+            registry=_numbers(),
+        )
+        return command()
+    except (UsageError, RunError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"steepest: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("steepest: interrupted; what was saved last is in the run folder", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"steepest: unexpected {type(error).__name__}: {error}\nThis is a defect; --debug shows where.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _report(run: Any, output: Output) -> int:
+    """The end of `train` and `resume`."""
+    returns = run.evaluation
+    mean, std = (float(returns.mean()), float(returns.std())) if len(returns) else (None, None)
+    if output.json:
+        record = {
+            "run": str(run.path),
+            "steps": run.steps,
+            "seconds": run.seconds,
+            "wall_seconds": run.wall_seconds,
+            "return_mean": mean,
+            "ended": run.ended,
+        }
+        print(json.dumps(record))
+        return run.exit_code
+    from steepest.training.display import summary
+
+    rows = {
+        "run": str(run.path),
+        "ended": run.ended,
+        "steps": f"{run.steps:,} in {run.seconds:.1f} s ({run.steps / max(run.seconds, 1e-9):,.0f} a second); "
+        f"{run.wall_seconds:.1f} s in all",
+    }
+    if mean is not None:
+        rows["learning curve"] = str(run.path / "learning_curve.png")
+    else:
+        rows["go on with"] = f"steepest resume {run.path}"
+    summary(_console(), rows)
+    if mean is not None and std is not None:
+        print(_line(mean, std, len(returns)))
+    return run.exit_code
+
+
+def _line(mean: float, std: float, episodes: int) -> str:
+    return f"evaluation mean={mean:.2f} std={std:.2f} episodes={episodes}"
+
+
+def _console() -> Any:
+    """Progress goes to standard error: standard output is the result."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _cache_compilations() -> None:
+    """Keep compiled programs on disk, so that a second start is fast. JAX's own variable goes first."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "steepest" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _numbers() -> ConstructorRegistry:
+    """Whole numbers may be written 1e6 or 1_000_000."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type is not int:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda words: _whole(words[0]),
+            is_instance=lambda x: isinstance(x, int),
+            str_from_instance=lambda x: [str(x)],
+        )
+
+    return registry
+
+
+def _whole(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        value = float(word)
+        if not value.is_integer():
+            raise ValueError(f"{word} is not a whole number") from None
+        return int(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
