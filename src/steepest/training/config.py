@@ -248,7 +248,7 @@ def _typed(where: str, kind: Any, value: Any) -> Any:
             return value
         if origin is tuple and isinstance(value, list) and all(type(n) is int for n in value):
             return tuple(value)
-        if option is float and type(value) in (int, float):
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if origin is None and type(value) is option:
             return value
