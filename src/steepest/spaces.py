@@ -31,7 +31,7 @@ class Discrete:
         return np.asarray(action, np.int64) + self.start
 
     def from_environment(self, obs: Any) -> NDArray[np.int32]:
-        """A state index from the environment's own number."""
+        """A state index from the environment's own number: a copy."""
         return (np.asarray(obs) - self.start).astype(np.int32)
 
 
@@ -52,8 +52,8 @@ class Box:
         return np.clip(np.asarray(action), self.low, self.high).astype(self.dtype)
 
     def from_environment(self, obs: Any) -> NDArray[np.float32]:
-        """Observations are float32 from here on."""
-        return np.asarray(obs, np.float32)
+        """Observations are float32 from here on: a copy, since vector environments re-use their buffers."""
+        return np.array(obs, np.float32)
 
 
 Space = Discrete | Box
@@ -71,13 +71,16 @@ def describe(space: Any, role: str) -> Space:
         return Discrete(int(space.n), int(space.start))
     if kind == "Box":
         if role == "observation" and len(space.shape) == 3 and space.dtype == np.uint8:
-            raise UsageError(f"image observations {space} need a convolutional policy, which is not there yet")
-        if role == "action" and len(space.shape) != 1:
-            raise UsageError(f"unsupported action space {space}: a Box of actions has one dimension")
-        if role == "action" and not np.issubdtype(space.dtype, np.floating):
-            raise UsageError(f"unsupported action space {space}: a Box of actions holds floats")
+            raise _unsupported(role, space, "images need a convolutional policy, which there is not yet")
+        if role == "action" and (len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating)):
+            raise _unsupported(role, space, "supported: Discrete, and Box of floats with one axis")
         return Box(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64), str(space.dtype))
-    raise UsageError(f"unsupported {role} space {space}; supported: Discrete, Box")
+    hint = "" if role == "action" else " (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
+    raise _unsupported(role, space, f"supported: Discrete and Box{hint}")
+
+
+def _unsupported(role: str, space: Any, hint: str) -> UsageError:
+    return UsageError(f"the {role} space {space} is not supported; {hint}")
 
 
 def to_record(space: Space) -> dict[str, Any]:

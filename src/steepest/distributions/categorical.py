@@ -44,10 +44,15 @@ class Categorical(eqx.Module):
         return -jnp.sum(self.probs * _finite(self.log_probs, self.probs), axis=-1)
 
     def kl(self, other: Categorical) -> Float[Array, "..."]:
-        """KL(self‖other) = Σ p (ln p − ln q) in nats; ∞ where q = 0 < p."""
-        p = self.probs
-        difference = jnp.where(p > 0, self.log_probs - other.log_probs, 0.0)
-        return jnp.sum(p * difference, axis=-1)
+        """KL(self‖other) in nats; ∞ where q = 0 < p.
+
+        Σ p (ln p − ln q) = Σ p (eˣ − 1 − x), x = ln q − ln p: every term is ≥ 0, so a small KL keeps its digits.
+        """
+        p, q = self.probs, other.probs
+        x = jnp.where(p > 0, other.log_probs - self.log_probs, 0.0)
+        near = jnp.abs(x) < 1
+        terms = jnp.where(near, p * (jnp.expm1(jnp.where(near, x, 0.0)) - x), q - p - p * x)
+        return jnp.sum(jnp.where(p > 0, terms, q), axis=-1)
 
     def whiten(self, tangent: Categorical) -> Float[Array, "... A"]:
         """R·ż = √p (ż − p·ż)."""

@@ -61,19 +61,25 @@ class ExpectedAdvantage:
     """
 
     def gradient(self, local: Local, batch: Batch) -> Gradient:
-        weight = batch.weight[:, None] * batch.action_weight
+        weight, advantage = _masked(batch)
 
         def total(distribution: Distribution) -> Array:
-            return jnp.sum(weighted(weight, batch.advantage * log_probs(distribution, batch.action)))
+            return jnp.sum(weighted(weight, advantage * log_probs(distribution, batch.action)))
 
         cotangent = jax.grad(total)(local.distribution)
-        return Gradient(local.pull(cotangent), cotangent, batch.advantage)
+        return Gradient(local.pull(cotangent), cotangent, advantage)
 
     def gain(self, old: Distribution, new: Distribution, batch: Batch) -> Float[Array, ""]:
-        weight = batch.weight[:, None] * batch.action_weight
+        weight, advantage = _masked(batch)
         before, after = log_probs(old, batch.action), log_probs(new, batch.action)
         change = jnp.expm1(jnp.where(weight > 0, after - before, 0.0))
-        return jnp.sum(weighted(weight, batch.advantage * change))
+        return jnp.sum(weighted(weight, advantage * change))
 
 
 expected_advantage = ExpectedAdvantage()
+
+
+def _masked(batch: Batch) -> tuple[Array, Array]:
+    """(w·v, A) [N,m], A = 0 where w·v = 0, whatever is there: even a derivative must not see it."""
+    weight = batch.weight[:, None] * batch.action_weight
+    return weight, jnp.where(weight > 0, batch.advantage, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import Space, describe
 from steepest.training.assembly import build_agent, build_algorithm, build_critic, build_learner
 from steepest.training.callbacks import Callback, StopAtReturn
-from steepest.training.config import TrainConfig, check, from_record, to_record, with_settings
+from steepest.training.config import PolicyConfig, TrainConfig, check, from_record, to_record, with_settings
 from steepest.training.display import ProgressDisplay
 from steepest.training.evaluation import evaluate, play
 from steepest.training.learner import Learner
@@ -85,7 +85,7 @@ def train(
     algorithm: a name, or an `Algorithm` of your own making.
     steps: environment steps, a million if not said.  seed: of everything random, 0 if not said.
     out: the run folder; by default runs/<env>/<algorithm>/<time>-s<seed>.
-    policy: a module of your own, observation ↦ distribution, instead of the built-in one.
+    policy: a module of your own, observation ↦ distribution; or settings of the built-in one, {"hidden": (32, 32)}.
     callbacks: each is called after every iteration; one that returns a reason stops the run.
     config: everything else; settings: single settings by name, e.g. delta=0.02, envs=4, critic={"epochs": 20}.
     quiet: no progress.  console: where to show it.
@@ -97,6 +97,8 @@ def train(
     label = env if isinstance(env, str) else _name(env)
     config = dataclasses.replace(config or TrainConfig(label), env=label, algorithm=name)
     given = {"steps": steps, "seed": seed}
+    if isinstance(policy, Mapping | PolicyConfig):
+        settings, policy = {**settings, "policy": policy}, None
     config = with_settings(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
     check(config)
     if isinstance(algorithm, str):

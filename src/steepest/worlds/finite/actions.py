@@ -1,0 +1,100 @@
+"""A policy on a finite world is a table π(a|s): how a policy, an array of probabilities or a plan becomes one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from steepest.distributions import Categorical
+from steepest.errors import UsageError
+from steepest.parameters import Frozen
+from steepest.worlds.finite import tables
+from steepest.worlds.finite.precision import inwards
+from steepest.worlds.finite.tables import Tables
+
+
+def distributions(policy: Any, states: int, actions: int) -> Categorical:
+    """The policy's distributions in all states at once, logits [S,A]. Traceable; the policy is cast already.
+
+    Raises UsageError (while tracing: it costs nothing later) if the policy gives no Categorical over A actions.
+    """
+    said = jax.vmap(policy)(jnp.arange(states, dtype=jnp.int32))
+    if not isinstance(said, Categorical):
+        raise UsageError(f"a policy of a finite MDP maps a state index to st.Categorical, got {type(said).__name__}")
+    if said.logits.shape != (states, actions):
+        raise UsageError(
+            f"the policy gives logits of shape {list(said.logits.shape[1:])} in each state; this MDP has A={actions} "
+            f"actions, so [{actions}] was expected"
+        )
+    return said
+
+
+def fitting(policy: Any, states: int, actions: int) -> Any:
+    """The policy in float64, ready for the jitted functions; call it inside `exact`.
+
+    Raises UsageError for what is no policy, and for a table that has not a row for each state. JAX clamps an index that
+    is out of range, so a table with too few rows would otherwise answer for the states that it lacks.
+    """
+    if not callable(policy):
+        raise UsageError(f"expected a policy, callable with a state index, got {type(policy).__name__}")
+    for name, axes in (("logits", 2), ("features", 3)):
+        table = getattr(policy, name, None)
+        table = table.value if isinstance(table, Frozen) else table
+        if table is not None and eqx.is_array(table) and table.ndim == axes and table.shape[:2] != (states, actions):
+            raise UsageError(
+                f"{type(policy).__name__}.{name} has shape {list(table.shape)}; this MDP has S={states} states and "
+                f"A={actions} actions, so {[states, actions, *table.shape[2:]]} was expected"
+            )
+    return inwards(policy)
+
+
+def probabilities(model: Tables, policy: Any) -> np.ndarray:
+    """π as NumPy float64: [S,A] of a policy; an array of probabilities [S,A] or [H,S,A] as it is; an array of action
+    indices [S] or [H,S] (any integer type) as the deterministic policy that it stands for. Call it inside `exact`.
+
+    Raises UsageError for a shape that does not fit, an action that does not exist, and rows that are no distribution.
+    """
+    states, actions = model.reward.shape[-2:]
+    if callable(policy):
+        table = np.asarray(_probabilities(fitting(policy, states, actions), states, actions))
+        if np.any(np.isnan(table)):
+            state = tables.first(np.isnan(table))[0]
+            raise UsageError(
+                f"the policy's probabilities in state {state} are {table[state]}: its logits are not finite"
+            )
+        return table
+    table = np.asarray(policy)
+    if table.dtype.kind in "iu":
+        return _one_hot(table, states, actions, model.horizon)
+    if table.shape not in ((states, actions), (model.horizon, states, actions)):
+        raise UsageError(
+            f"a table of probabilities must have shape {[states, actions]} or {[model.horizon, states, actions]}, "
+            f"got {list(table.shape)}"
+        )
+    table = tables.numbers("policy", table)
+    tables.require_distribution("policy", table)
+    return table
+
+
+@eqx.filter_jit
+def _probabilities(policy: Any, states: int, actions: int) -> Float[Array, "S A"]:
+    return distributions(policy, states, actions).probs
+
+
+def _one_hot(plan: np.ndarray, states: int, actions: int, horizon: int) -> np.ndarray:
+    if plan.shape not in ((states,), (horizon, states)):
+        raise UsageError(
+            f"a table of action indices (integers) must have shape {[states]} or {[horizon, states]}, "
+            f"got {list(plan.shape)}; probabilities must be floats"
+        )
+    wrong = (plan < 0) | (plan >= actions)
+    if np.any(wrong):
+        index = tables.first(wrong)
+        raise UsageError(f"policy{list(index)} is action {plan[index]}; the actions are 0 … {actions - 1}")
+    return np.eye(actions)[plan]

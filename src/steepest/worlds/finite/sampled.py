@@ -1,0 +1,141 @@
+"""A finite MDP as a world to sample from: B copies step together, in NumPy, from one random generator.
+
+Sampled and exact are the same tables, so whatever an estimator makes of these transitions has a known limit.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from steepest.errors import UsageError
+from steepest.worlds.finite.generators import MDPS
+from steepest.worlds.finite.model import FiniteHorizonMDP
+from steepest.worlds.finite.tables import at
+from steepest.worlds.world import Transition, environment_seeds
+
+
+class MDPWorld:
+    """`envs` copies of a finite MDP as a vector world; the observation is the state's index.
+
+    A copy resets itself in the step that ends its episode: `obs` is then the new episode's first state, while the
+    transition's next_obs is the true successor. Step H returns terminated=True: the end of the horizon is part of the
+    world, no cut, and nothing is truncated ever.
+
+    obs: [B] int32, where the next action will be taken.
+    time: [B], h of that action, 0 … H−1.
+
+    Raises UsageError for envs < 1 and, in `step`, for actions that do not exist.
+    """
+
+    backend = "mdp"
+
+    def __init__(self, mdp: FiniteHorizonMDP, envs: int, *, name: str = "mdp", seed: int = 0):
+        if envs < 1:
+            raise UsageError(f"a world has at least one environment, got envs={envs}")
+        from gymnasium.spaces import Discrete
+
+        self.mdp = mdp
+        self.name = name
+        self.envs = envs
+        self.observation_space = Discrete(mdp.states)
+        self.action_space = Discrete(mdp.actions)
+        self._successors = _cumulative(mdp.transition)
+        self._starts = _cumulative(mdp.initial)
+        self.reset(seed)
+
+    @property
+    def obs(self) -> Int[np.ndarray, " B"]:
+        """The states now, [B] int32."""
+        return self._state.astype(np.int32)
+
+    def reset(self, seed: int | None = None) -> Int[np.ndarray, " B"]:
+        """Start all episodes afresh, and give `obs`. The same seed and actions give the same transitions; None goes on
+        with the same stream."""
+        if seed is not None:
+            # hashed: a caller who draws actions from default_rng(seed) must not share the world's stream
+            self._rng = np.random.default_rng(environment_seeds(seed, 1))
+        self._state = self._start(self.envs)
+        self.time = np.zeros(self.envs, np.int64)
+        return self.obs
+
+    def step(self, action: Int[Any, " B"]) -> Transition:
+        """One step of every copy. action: [B] int, 0 … A−1."""
+        action = np.asarray(action)
+        if action.shape != (self.envs,) or action.dtype.kind not in "iu":
+            raise UsageError(f"expected {self.envs} integer actions, got {action.dtype} of shape {list(action.shape)}")
+        if np.any((action < 0) | (action >= self.mdp.actions)):
+            raise UsageError(f"actions are 0 … {self.mdp.actions - 1}, got {action.min()} … {action.max()}")
+        reward = _row(self.mdp.reward, self.time, self._state, action, axes=2)
+        successor = _draw(_row(self._successors, self.time, self._state, action, axes=3), self._rng)
+        self.time = self.time + 1
+        ended = self.time == self.mdp.horizon
+        self._state = successor.copy()
+        self._state[ended] = self._start(int(ended.sum()))
+        self.time[ended] = 0
+        return Transition(
+            reward=reward.astype(np.float32),
+            next_obs=successor.astype(np.int32),
+            terminated=ended,
+            truncated=np.zeros(self.envs, bool),
+            valid=np.ones(self.envs, bool),
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _start(self, count: int) -> Int[np.ndarray, " count"]:
+        return _draw(np.broadcast_to(self._starts, (count, self.mdp.states)), self._rng)
+
+
+def make_mdp(name: str, envs: int, **kwargs: Any) -> MDPWorld:
+    """`envs` copies of the registered MDP `name`, as in `mdp:two-state`.
+
+    kwargs: for its generator, as in horizon=50.
+
+    Raises UsageError for a name that is not registered and for arguments that its generator does not take.
+    """
+    generate = MDPS[name]
+    try:
+        inspect.signature(generate).bind(**kwargs)
+    except TypeError as error:
+        raise UsageError(
+            f"finite MDP {name!r}: {error}; it takes {', '.join(inspect.signature(generate).parameters)}"
+        ) from None
+    return MDPWorld(generate(**kwargs), envs, name=name)
+
+
+def sample_paths(
+    mdp: FiniteHorizonMDP, policy_or_table: Any, paths: int, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, "N H"], Int[np.ndarray, "N H"], Float[np.ndarray, "N H"]]:
+    """Draw N = `paths` independent paths s_0, a_0, r_0, …, a_{H−1}, r_{H−1}: (states, actions, rewards), each [N,H]."""
+    choices = _cumulative(mdp.probabilities(policy_or_table))
+    successors = _cumulative(mdp.transition)
+    states = np.empty((paths, mdp.horizon), np.int64)
+    actions = np.empty_like(states)
+    rewards = np.empty(states.shape)
+    state = _draw(np.broadcast_to(_cumulative(mdp.initial), (paths, mdp.states)), rng)
+    for h in range(mdp.horizon):
+        action = _draw(at(choices, h, 2)[state], rng)
+        states[:, h], actions[:, h], rewards[:, h] = state, action, at(mdp.reward, h, 2)[state, action]
+        state = _draw(at(successors, h, 3)[state, action], rng)
+    return states, actions, rewards
+
+
+def _cumulative(probabilities: Float[np.ndarray, "... K"]) -> Float[np.ndarray, "... K"]:
+    """Σ_{j≤k} p_j, exactly 1 from the last outcome that is possible: rounding must not draw one that is not."""
+    total = np.cumsum(probabilities, axis=-1)
+    return np.where(total >= total[..., -1:], 1.0, total)
+
+
+def _draw(cumulative: Float[np.ndarray, "N K"], rng: np.random.Generator) -> Int[np.ndarray, " N"]:
+    """One outcome a row, by inversion; outcomes of probability 0 are never drawn."""
+    return np.sum(rng.random(len(cumulative))[:, None] >= cumulative, axis=-1)
+
+
+def _row(table: np.ndarray, time: Any, state: Any, action: Any, *, axes: int) -> np.ndarray:
+    """table[(h,) s, a] for each copy: its own h where the table depends on time."""
+    return table[time, state, action] if table.ndim == axes + 1 else table[state, action]

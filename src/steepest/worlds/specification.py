@@ -1,0 +1,102 @@
+"""From what the user wrote to a world:  `[backend:]name`, a factory, an environment, or a world.
+
+    Hopper-v5   gymnasium:Hopper-v5   mdp:two-state   my_package:MyEnv-v0   lambda: MyEnv()   MyEnv()
+
+A prefix that is no backend is Gymnasium's own module form: importing the module registers the id.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from steepest.errors import UsageError
+from steepest.names import Registry, nearest
+from steepest.worlds.world import World
+
+backends: Registry[Callable[..., World]] = Registry("environment backend")
+"""name ↦ make(specification, envs, **kwargs) → World; `envs` is None where the user gave no number."""
+
+
+def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True, **kwargs: Any) -> World:
+    """The world that `spec` means, with `envs` environments (one, if not said).
+
+    spec: an id with an optional backend or module before a colon, a factory () → gymnasium.Env, a gymnasium.Env, a
+        gymnasium VectorEnv, or a World, which is returned as it is.
+    allow_import: False for an id that was read from a file. A module named only by a file is not imported.
+    kwargs: for the constructor of the environment.
+
+    Raises UsageError for an unknown id, backend or module, and for a number of environments that cannot be had.
+    """
+    if _is_world(spec):
+        return _same(spec, envs, kwargs)
+    if envs is not None and envs < 1:
+        raise UsageError(f"envs must be at least 1, got {envs}")
+    if not isinstance(spec, str):
+        return backends["gymnasium"](spec, envs, **kwargs)
+    prefix, colon, name = spec.partition(":")
+    if not colon:
+        return backends["gymnasium"](spec, envs, **kwargs)
+    if prefix not in backends:
+        _import(prefix, spec, allow_import)
+        return backends["gymnasium"](spec, envs, **kwargs)
+    module, colon, _ = name.partition(":")
+    if prefix == "gymnasium" and colon:
+        _import(module, spec, allow_import)
+    return backends[prefix](name, envs, **kwargs)
+
+
+def _import(module: str, spec: str, allowed: bool) -> None:
+    """Import what registers a `module:EnvId`, so that a wrong prefix and a broken module have their own errors."""
+    close = [f"{backend}:{spec.partition(':')[2]}" for backend in nearest(module, backends)]
+    hint = f"did you mean {close[0]!r}?" if close else f"backends: {', '.join(backends)}"
+    if not allowed:
+        raise UsageError(
+            f"environment {spec!r} needs the Python module {module!r}, which only a file names; a file's word imports "
+            f"nothing: repeat {spec!r} on the command line if you trust it"
+        )
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            raise UsageError(
+                f"environment {spec!r}: {module!r} is neither a backend nor a Python module found here; {hint}"
+            ) from error
+        raise _broken(module, spec, error) from error
+    except Exception as error:
+        raise _broken(module, spec, error) from error
+
+
+def _broken(module: str, spec: str, error: Exception) -> UsageError:
+    return UsageError(f"environment {spec!r}: importing {module!r} raised {type(error).__name__}: {error}")
+
+
+def _is_world(spec: Any) -> bool:
+    # by hand: isinstance with a runtime protocol would read the property `obs`, which a world has only after a reset
+    methods = all(callable(getattr(spec, name, None)) for name in ("reset", "step", "close"))
+    return methods and all(hasattr(spec, name) for name in ("name", "backend", "envs", "action_space"))
+
+
+def _same(world: World, envs: int | None, kwargs: dict[str, Any]) -> World:
+    if envs is not None and envs != world.envs:
+        raise UsageError(f"world {world.name!r} was made with {world.envs} environments, not {envs}")
+    if kwargs:
+        raise UsageError(f"world {world.name!r} is made already and takes no {', '.join(kwargs)}")
+    return world
+
+
+def _gymnasium(spec: Any, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.gymnasium import make_gymnasium
+
+    return make_gymnasium(spec, envs, **kwargs)
+
+
+def _mdp(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.finite.sampled import make_mdp
+
+    return make_mdp(name, 1 if envs is None else envs, **kwargs)
+
+
+backends.add("gymnasium", _gymnasium)
+backends.add("mdp", _mdp)

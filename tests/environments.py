@@ -1,0 +1,103 @@
+"""Tiny Gymnasium environments whose values are known in closed form, and some that break on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+MODES = list(AutoresetMode)
+
+
+class Counting(gymnasium.Env):
+    """Reward 1 for every step; the observation counts them; ends after `limit` steps, by truncation or termination.
+
+    V(c) = 1/(1−γ) where it only truncates, (1 − γ^{limit−c})/(1−γ) where it terminates.
+    """
+
+    def __init__(self, limit: int, terminates: bool = False):
+        self.limit, self.terminates = limit, terminates
+        self.observation_space: Space[Any] = Box(0.0, np.inf, (1,), np.float64)
+        self.action_space: Space[Any] = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.array([0.0]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        over = self.count >= self.limit
+        return np.array([float(self.count)]), 1.0, over and self.terminates, over and not self.terminates, {}
+
+
+class Walk(gymnasium.Env):
+    """A random walk pushed by the action, from a random start: terminates beyond ±2, truncates after 7 steps."""
+
+    def __init__(self, high: float = 1.0):
+        self.observation_space: Space[Any] = Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space: Space[Any] = Box(-high, high, (1,), np.float32)
+        self.taken: list[Any] = []
+        self.seeds: list[int | None] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.count, self.place = 0, self.np_random.uniform(-1, 1)
+        return np.array([self.place, self.count]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken.append(action)
+        self.count += 1
+        self.place += float(action[0]) + self.np_random.normal()
+        return np.array([self.place, self.count]), self.place, abs(self.place) > 2, self.count == 7, {}
+
+
+class Chain(gymnasium.Env):
+    """Discrete states and actions that do not start at 0; the state is the last action taken."""
+
+    def __init__(self):
+        self.observation_space: Space[Any] = Discrete(3, start=5)
+        self.action_space: Space[Any] = Discrete(3, start=5)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.int64(5), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return action, 0.0, False, False, {}
+
+
+class Broken(Counting):
+    """`Counting` whose third step gives what it should not."""
+
+    def __init__(self, obs: Any = None, reward: float = 1.0, error: Exception | None = None):
+        super().__init__(limit=100)
+        self.bad_obs, self.bad_reward, self.error = obs, reward, error
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        if self.count < 3:
+            return obs, reward, terminated, truncated, info
+        if self.error is not None:
+            raise self.error
+        obs = obs if self.bad_obs is None else self.bad_obs
+        return obs, self.bad_reward, terminated, truncated, info
+
+
+class Spaces(Counting):
+    """`Counting` with other spaces, to be refused before the first step."""
+
+    def __init__(self, observation_space: Space[Any] | None = None, action_space: Space[Any] | None = None):
+        super().__init__(limit=5)
+        self.observation_space = observation_space or self.observation_space
+        self.action_space = action_space or self.action_space
+
+
+def vector(envs: Sequence[gymnasium.Env], mode: AutoresetMode) -> SyncVectorEnv:
+    """The given environments as one vector environment in one autoreset mode."""
+    return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=mode)

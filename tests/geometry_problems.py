@@ -1,0 +1,112 @@
+"""Small policies of every kind with a weighted batch each, and their dense float64 oracles, for the grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from steepest import parameters
+from steepest.batch import Batch
+from steepest.distributions import Categorical
+from steepest.policies import LogLinearSoftmax, MlpCategorical, MlpGaussian, TabularSoftmax
+
+POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
+
+
+def problem(kind: str) -> tuple[Any, Batch]:
+    """A policy away from uniform and a batch: m = 2 actions a state, uneven weights, a masked row; NumPy float64."""
+    rng = np.random.default_rng(7)
+    key = jax.random.key(3)
+    states = kind in ("tabular", "log-linear")
+    n = 10 if states else 48
+    obs: np.ndarray = rng.integers(0, 5, n) if states else rng.normal(size=(n, 3))
+    if kind == "tabular":
+        policy: Any = TabularSoftmax(rng.normal(size=(5, 3)))
+    elif kind == "log-linear":
+        policy = LogLinearSoftmax(rng.normal(size=4), rng.normal(size=(5, 3, 4)))
+    elif kind == "mlp-categorical":
+        policy = MlpCategorical(3, 3, (2,), key=key)
+    else:
+        policy = MlpGaussian(3, 2, (2,), key=key)
+    if not states:  # not their own first weights: the heads start almost at 0, where much of J vanishes
+        policy = jax.tree.map(lambda x: 0.8 * rng.normal(size=x.shape), policy)
+    action: np.ndarray = rng.integers(0, 3, (n, 2))
+    if kind == "mlp-gaussian":
+        says = jax.vmap(policy)(jnp.asarray(obs))
+        action = np.asarray(says.mean)[:, None] + np.exp(np.asarray(says.log_std))[:, None] * rng.normal(size=(n, 2, 2))
+    weight = rng.uniform(0.2, 1.0, n)
+    weight[3] = 0.0
+    split = rng.uniform(0.2, 0.8, n)
+    batch = Batch(
+        obs=obs,
+        weight=weight / weight.sum(),
+        action=action,
+        action_weight=np.stack([split, 1 - split], axis=1),
+        advantage=rng.normal(size=(n, 2)),
+        segment=np.zeros(n, np.int32),
+    )
+    return policy, batch
+
+
+def in_dtype(tree: Any, dtype: Any) -> Any:
+    """JAX arrays, floats in `dtype`."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, dtype if np.issubdtype(np.asarray(x).dtype, np.floating) else None), tree
+    )
+
+
+class Oracle:
+    """Everything dense, in float64, by brute force: call inside `jax.enable_x64(True)`."""
+
+    def __init__(self, policy: Any, batch: Batch):
+        params, rest = parameters.split(in_dtype(policy, jnp.float64))
+        self.theta, unravel = ravel_pytree(params)
+        obs = jnp.asarray(batch.obs)
+
+        def predict(theta: Any) -> Any:
+            return jax.vmap(parameters.merge(unravel(theta), rest))(obs)
+
+        self.predict, self.batch = predict, batch
+
+    def log_prob_jacobian(self, action: np.ndarray) -> np.ndarray:
+        """[N,m,P]: ∇ln π(a_nm|s_n)."""
+
+        def log_probs(theta: Any) -> Any:
+            return jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(self.predict(theta), jnp.asarray(action))
+
+        return np.asarray(jax.jacobian(log_probs)(self.theta))
+
+    def gradient(self) -> np.ndarray:
+        b = self.batch
+        return np.einsum("n,nm,nm,nmp->p", b.weight, b.action_weight, b.advantage, self.log_prob_jacobian(b.action))
+
+    def empirical_fisher(self) -> np.ndarray:
+        j = self.log_prob_jacobian(self.batch.action)
+        return np.einsum("n,nm,nmp,nmq->pq", self.batch.weight, self.batch.action_weight, j, j)
+
+    def fisher(self) -> np.ndarray:
+        """Outer products of scores over every action; for a Gaussian, over the nodes of a Gauss–Hermite rule, which is
+        exact for scores that are quadratic in the action."""
+        distribution = self.predict(self.theta)
+        n = len(self.batch.weight)
+        if isinstance(distribution, Categorical):
+            probs = np.asarray(distribution.probs)
+            action = np.tile(np.arange(probs.shape[1]), (n, 1))
+        else:
+            nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+            grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
+            mean, std = np.asarray(distribution.mean), np.exp(np.asarray(distribution.log_std))
+            action = mean[:, None] + std[:, None] * grid
+            probs = np.tile(np.outer(weights, weights).ravel() / (2 * np.pi), (n, 1))
+        j = self.log_prob_jacobian(action)
+        return np.einsum("n,nm,nmp,nmq->pq", self.batch.weight, probs, j, j)
+
+    def kl_hessian(self) -> np.ndarray:
+        """The automatic Hessian of the mean KL from θ_old, at θ_old."""
+        old = self.predict(self.theta)
+        weight = jnp.asarray(self.batch.weight)
+        return np.asarray(jax.hessian(lambda theta: jnp.sum(weight * old.kl(self.predict(theta))))(self.theta))

@@ -1,0 +1,157 @@
+"""The grid: metric × solver × policy × dtype × λ against dense float64 oracles.
+
+The oracle of the expected Fisher matrix is built twice: from enumerated outer products of scores, and as the automatic
+Hessian of the mean KL. Solutions are compared in policy space, by ‖S(x − x*)‖/‖Sx*‖: there a singular metric has one
+answer.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geometry_problems import POLICIES, Oracle, in_dtype, problem
+from steepest import trees
+from steepest.geometry import empirical_fisher, expected_advantage, fisher, linearise
+from steepest.linear import ConjugateGradient, Direct, SampleSpace, Status
+
+METRICS = {"fisher": fisher, "empirical": empirical_fisher}
+SOLVERS = {"direct": Direct(), "cg": ConjugateGradient(200, tolerance=1e-13), "sample-space": SampleSpace()}
+DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
+DAMPINGS = [0.0, 1e-3, 0.1]
+
+# dtype ↦ what is asked of the gradient and the products; (dtype, λ > 0) ↦ what is asked of a solution. With λ = 0 in
+# float32 the smallest eigenvalues of F are below its rounding, so conjugate gradients cannot see those directions.
+PRODUCTS = {"float32": 2e-6, "float64": 1e-13}
+SOLUTIONS = {("float64", True): 1e-9, ("float64", False): 1e-6, ("float32", True): 2e-3}
+SINGULAR_FLOAT32 = {"direct": 2e-2, "sample-space": 2e-2, "cg": 2e-1}
+
+
+@functools.cache
+def oracle(kind: str) -> dict[str, np.ndarray]:
+    with jax.enable_x64(True):
+        dense = Oracle(*problem(kind))
+        return {
+            "gradient": dense.gradient(),
+            "fisher": dense.fisher(),
+            "kl_hessian": dense.kl_hessian(),
+            "empirical": dense.empirical_fisher(),
+        }
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_R15_both_oracles_of_the_fisher_matrix_agree(kind: str) -> None:
+    assert relative(oracle(kind)["fisher"], oracle(kind)["kl_hessian"]) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_gradient_and_duals(kind: str, dtype: str) -> None:
+    """g is Σ w v A ∇ln π, and every metric's dual y has Sᵀy = g."""
+    with jax.enable_x64(dtype == "float64"):
+        policy, batch = in_dtype(problem(kind), DTYPES[dtype])
+        local = linearise(policy, batch.obs)
+        gradient = expected_advantage.gradient(local, batch)
+        flat, _ = trees.ravel(gradient.vector)
+        assert flat.dtype == DTYPES[dtype]
+        assert relative(flat, oracle(kind)["gradient"]) < PRODUCTS[dtype]
+        for metric in METRICS.values():
+            y = metric.dual(local, batch, gradient)
+            back, _ = trees.ravel(metric.operator(local, batch).transpose(y))
+            assert relative(back, oracle(kind)["gradient"]) < PRODUCTS[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_N6_products(kind: str, metric: str, dtype: str) -> None:
+    """SᵀS is the dense Fisher matrix, and S and Sᵀ are transposes of each other."""
+    with jax.enable_x64(dtype == "float64"):
+        policy, batch = in_dtype(problem(kind), DTYPES[dtype])
+        local = linearise(policy, batch.obs)
+        operator = METRICS[metric].operator(local, batch)
+        expected = oracle(kind)[metric]
+        assert relative(operator.matrix(local.params), expected) < PRODUCTS[dtype]
+        factor = np.asarray(operator.factor(local.params), np.float64)
+        assert relative(factor.T @ factor, expected) < PRODUCTS[dtype]
+        v = trees.ravel(local.params)[1](jnp.arange(len(expected), dtype=DTYPES[dtype]))
+        u = operator.forward(v)
+        np.testing.assert_allclose(
+            jnp.vdot(u, u), trees.dot(v, operator.transpose(u)), rtol=1e-4 if dtype == "float32" else 1e-12
+        )
+
+
+@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_grid(kind: str, metric: str, solver: str, dtype: str, damping: float) -> None:
+    dense, g = oracle(kind)[metric], oracle(kind)["gradient"]
+    if damping:
+        expected = np.linalg.solve(dense + damping * np.eye(len(g)), g)
+    else:
+        values, vectors = np.linalg.eigh(dense)
+        keep = values > 1e-11 * values[-1]
+        expected = vectors[:, keep] @ ((vectors[:, keep].T @ g) / values[keep])
+    with jax.enable_x64(dtype == "float64"):
+        policy, batch = in_dtype(problem(kind), DTYPES[dtype])
+        local = linearise(policy, batch.obs)
+        gradient = expected_advantage.gradient(local, batch)
+        operator = METRICS[metric].operator(local, batch).damped(damping)
+        dual = METRICS[metric].dual(local, batch, gradient)
+        solution = jax.jit(lambda: SOLVERS[solver](operator, gradient.vector, dual))()
+        x = np.asarray(trees.ravel(solution.x)[0], np.float64)
+    assert np.isfinite(x).all()
+    assert Status(int(solution.status)) not in (Status.NONFINITE, Status.SINGULAR)
+
+    def length(v: np.ndarray) -> float:
+        return float(np.sqrt(max(v @ dense @ v, 0.0)))
+
+    error = length(x - expected) / length(expected)
+    tolerance = SOLUTIONS.get((dtype, damping > 0), SINGULAR_FLOAT32[solver])
+    assert error < tolerance
+    if damping or (dtype == "float64" and solver != "cg"):
+        assert relative(x, expected) < 10 * tolerance  # of least norm, where the metric is singular
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_N6_conjugate_gradients_need_rank_many_products(kind: str) -> None:
+    dense, g = oracle(kind)["fisher"], oracle(kind)["gradient"]
+    rank = np.linalg.matrix_rank(dense, tol=1e-10)
+    with jax.enable_x64(True):
+        policy, batch = in_dtype(problem(kind), jnp.float64)
+        local = linearise(policy, batch.obs)
+        gradient = expected_advantage.gradient(local, batch)
+        operator = fisher.operator(local, batch)
+        few = ConjugateGradient(int(rank), tolerance=0.0)(operator, gradient.vector)
+        x = np.asarray(trees.ravel(few.x)[0])
+    expected = np.linalg.pinv(dense, rcond=1e-11) @ g
+    gap = x - expected
+    limit = 1e-6 if kind in ("tabular", "log-linear") else 0.2  # rounding spoils conjugacy where cond(F) is 1e4
+    assert np.sqrt(gap @ dense @ gap) < limit * np.sqrt(expected @ dense @ expected)
+
+
+def test_rows_of_weight_zero_take_no_part() -> None:
+    """A masked row may hold anything: a ghost row's observation, and an advantage that is not a number."""
+    for kind in POLICIES:
+        policy, batch = in_dtype(problem(kind), jnp.float32)
+        spoilt = batch._replace(
+            advantage=batch.advantage.at[3].set(jnp.nan), action=batch.action.at[3].set(0), obs=batch.obs.at[3].set(1)
+        )
+        for metric in METRICS.values():
+            results = []
+            for b in (batch, spoilt):
+                local = linearise(policy, b.obs)
+                gradient = expected_advantage.gradient(local, b)
+                x = ConjugateGradient(5)(metric.operator(local, b).damped(0.1), gradient.vector).x
+                results.append(trees.ravel(x)[0])
+            np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
