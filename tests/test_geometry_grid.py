@@ -8,6 +8,7 @@ answer.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def oracle(kind: str) -> dict[str, np.ndarray]:
         }
 
 
-def relative(a: np.ndarray, b: np.ndarray) -> float:
+def relative(a: Any, b: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
 
 

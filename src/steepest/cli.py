@@ -12,13 +12,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from steepest import __version__
 from steepest.errors import RunError, UsageError
 from steepest.training.config import TrainConfig
 
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
-        print(f"steepest {__version__}")
+        print(f"steepest {version('steepest')}")
         return 0
     debug = "--debug" in arguments
     try:
@@ -178,8 +178,9 @@ def _report(run: Any, output: Output) -> int:
     rows = {
         "run": str(run.path),
         "ended": run.ended,
-        "steps": f"{run.steps:,} in {run.seconds:.1f} s ({run.steps / max(run.seconds, 1e-9):,.0f} a second); "
-        f"{run.wall_seconds:.1f} s in all",
+        "steps": f"{run.steps:,}",
+        "seconds": f"{run.seconds:.1f} ({run.new_steps / max(run.seconds, 1e-9):,.0f} steps/s), {run.wall_seconds:.1f} "
+        "with start-up and evaluation",
     }
     if mean is not None:
         rows["learning curve"] = str(run.path / "learning_curve.png")

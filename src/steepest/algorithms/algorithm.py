@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int, PRNGKeyArray
@@ -58,8 +59,8 @@ class Algorithm:
     metric: which M.
     solver: how M⁻¹g; None for a metric that is the identity.
     step: how far.
-    damping: λ ≥ 0 in the direction (M + λI)⁻¹g, never in the length of the step. None: 0 up to 1 000 parameters,
-        else 0.1, which float32 and few conjugate gradients need.
+    damping: λ ≥ 0 in the direction (M + λI)⁻¹g, never in the length of the step. None: 0 in float64 up to 1 000
+        parameters, else 0.1.
 
     Raises UsageError for a negative damping.
     """
@@ -148,8 +149,12 @@ def update(algorithm: Algorithm, policy: P, state: AlgorithmState, batch: Batch)
 
 
 def default_damping(params: Any) -> float:
-    """λ for who has not chosen: 0 where a direct solve is the default, 0.1 beyond."""
-    return 0.0 if trees.size(params) <= DIRECT_UP_TO else 0.1
+    """λ for who has not chosen: 0 where a direct solve in float64 is the default, 0.1 elsewhere.
+
+    In float32 a direction of λ = 0 can lie where F is below its own rounding: the KL it then realises is not δ.
+    """
+    double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(params))
+    return 0.0 if double and trees.size(params) <= DIRECT_UP_TO else 0.1
 
 
 def _gradient_itself(gradient: Gradient) -> Solution:

@@ -1,1 +1,31 @@
+"""The run folder: checkpoints, atomic files, metric sinks, reader. Data in, data out; nothing here executes a file."""
 
+from steepest.runs import checkpoint
+from steepest.runs.files import (
+    DamagedFileError,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_bytes,
+    write_json,
+)
+from steepest.runs.folder import RunFolder, default_path
+from steepest.runs.reader import columns, read_lines
+from steepest.runs.sinks import JsonLines, Sink, TensorBoard
+
+__all__ = [
+    "DamagedFileError",
+    "JsonLines",
+    "RunFolder",
+    "Sink",
+    "TensorBoard",
+    "checkpoint",
+    "columns",
+    "default_path",
+    "read_arrays",
+    "read_json",
+    "read_lines",
+    "write_arrays",
+    "write_bytes",
+    "write_json",
+]

@@ -26,7 +26,7 @@ from steepest.training.learner import Learner
 def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
     """The algorithm that a name and settings mean. Raises UsageError for an unknown name."""
     method = methods[name]
-    algorithm: Algorithm = method(config.delta)
+    algorithm: Algorithm = method() if config.delta is None else method(config.delta)
     step = algorithm.step
     if isinstance(step, Normalised):
         step = dataclasses.replace(step, damped_form=config.damped_form)

@@ -24,7 +24,7 @@ from steepest.names import unknown
 class UpdateConfig:
     """The policy's update."""
 
-    delta: float = 0.01
+    delta: float | None = None
     """δ: length of a step, KL(π_old‖π_new) in nats per state (for pg: ½‖Δ‖² in parameter units)."""
     damping: float | None = None
     """λ added to the Fisher matrix for the direction of the step; never in the measure of its length."""
@@ -136,7 +136,8 @@ def check(config: TrainConfig) -> None:
     _at_least("seed", config.seed, 0)
     _at_least("checkpoint_every", config.checkpoint_every, 1)
     _at_least("max_failures", config.max_failures, 1)
-    _positive("delta", config.update.delta)
+    if config.update.delta is not None:
+        _positive("delta", config.update.delta)
     _at_least("cg_iterations", config.update.cg_iterations, 1)
     _at_least("backtracks", config.update.backtracks, 0)
     if config.update.damping is not None and not 0 <= config.update.damping < math.inf:

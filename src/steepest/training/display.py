@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 
 class ProgressDisplay:
@@ -62,11 +62,10 @@ class ProgressDisplay:
 
 
 def summary(console: Console, rows: dict[str, str]) -> None:
-    """The table at the end of a run."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
+    """The table at the end of a run. Paths are not broken, so that they can be copied."""
+    width = max(map(len, rows))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}", value, style=None)
-    console.print(table, highlight=False)
+        console.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
 
 
 def _number(value: float) -> str:

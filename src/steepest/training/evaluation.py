@@ -15,7 +15,7 @@ from steepest.agent import Agent, compile_actor
 from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.spaces import Box, Discrete, describe
-from steepest.worlds import make_world
+from steepest.worlds import is_made, make_world
 from steepest.worlds.world import World
 
 _ENVS = 10
@@ -39,13 +39,13 @@ def evaluate(
     """
     if episodes < 1:
         raise UsageError(f"evaluate needs episodes ≥ 1, got {episodes}")
-    many = isinstance(env, str) or (callable(env) and not hasattr(env, "step"))
-    world = make_world(env, min(episodes, _ENVS) if many else None, allow_import=allow_import)
+    if is_made(env):
+        return play(agent, make_world(env), episodes, seed, deterministic)
+    world = make_world(env, min(episodes, _ENVS), allow_import=allow_import)
     try:
         return play(agent, world, episodes, seed, deterministic)
     finally:
-        if world is not env and many:
-            world.close()
+        world.close()
 
 
 def play(agent: Agent, world: World, episodes: int, seed: int, deterministic: bool = True) -> NDArray[np.float64]:

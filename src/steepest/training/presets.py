@@ -13,6 +13,7 @@ from steepest.spaces import Discrete, Space
 from steepest.training.config import TrainConfig, check
 
 DISCRETE: dict[str, Any] = {
+    "update.delta": 0.01,
     "update.damping": 0.1,
     "sampling.envs": 8,
     "sampling.gamma": 0.99,
@@ -24,6 +25,7 @@ DISCRETE: dict[str, Any] = {
 }
 
 CONTINUOUS: dict[str, Any] = {
+    "update.delta": 0.02,
     "update.damping": 0.1,
     "sampling.envs": 16,
     "sampling.gamma": 0.99,
@@ -35,7 +37,10 @@ CONTINUOUS: dict[str, Any] = {
 }
 
 
-ROWS = {"discrete": 1024, "continuous": 2048}
+PG_DELTA = 1e-3
+"""δ of pg, whose unit is not the nat: the best of 1e-4, 1e-3, 1e-2, 1e-1 on Hopper-v5."""
+
+ROWS = 1024
 """Rows of a batch: the rollout is as long as the number of environments asks for."""
 
 
@@ -45,13 +50,14 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
     """
     check(config)
-    discrete = isinstance(action, Discrete)
-    preset = dict(DISCRETE if discrete else CONTINUOUS)
+    preset = dict(DISCRETE if isinstance(action, Discrete) else CONTINUOUS)
+    if config.algorithm == "pg":
+        preset["update.delta"] = PG_DELTA
     if envs is not None:
         preset["sampling.envs"] = envs
     count = config.sampling.envs or preset["sampling.envs"]
     whole = config.critic.minibatch // math.gcd(config.critic.minibatch, count)  # so that minibatches divide the batch
-    preset["sampling.rollout"] = math.ceil(ROWS["discrete" if discrete else "continuous"] / count / whole) * whole
+    preset["sampling.rollout"] = math.ceil(ROWS / count / whole) * whole
     for path, value in preset.items():
         part, name = path.split(".")
         if getattr(getattr(config, part), name) is None:

@@ -19,7 +19,6 @@ from rich.console import Console
 from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.errors import UsageError
-from steepest.reports import learning_curve
 from steepest.runs import RunFolder, read_lines
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import Space, describe
@@ -34,7 +33,7 @@ from steepest.training.persistence import Progress, Snapshot, restore_agent, res
 from steepest.training.presets import resolve
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
-from steepest.worlds import make_world
+from steepest.worlds import is_made, make_world
 from steepest.worlds.world import World
 
 _POLICY, _CRITIC, _FINAL = 100, 101, 102
@@ -45,15 +44,17 @@ _POLICY, _CRITIC, _FINAL = 100, 101, 102
 class Run:
     """A run that has ended.
 
-    path: its folder.  agent: the last one.  evaluation: [episodes] returns of `agent`.  steps: environment steps.
-    seconds: of collecting and updating, without start-up and evaluation.  wall_seconds: all of this call.
-    ended: why.  exit_code: 0, or 128 + the number of the signal that stopped it.
+    path: its folder.  agent: the last one.  evaluation: [episodes] returns of `agent`, none after a signal.
+    steps: environment steps in all; new_steps: those of this call.  seconds: this call's collecting and updating,
+    compilation included, start-up and evaluation not.  wall_seconds: all of this call.  ended: why.
+    exit_code: 0, or 128 + the number of the signal that stopped it.
     """
 
     path: Path
     agent: Agent
     evaluation: NDArray[np.float64]
     steps: int
+    new_steps: int
     seconds: float
     wall_seconds: float
     ended: str
@@ -106,11 +107,13 @@ def train(
     with ExitStack() as stack:
         world = _open(stack, env, config.sampling.envs)
         action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
-        config = resolve(config, action, None if isinstance(env, str) or _is_factory(env) else world.envs)
+        config = resolve(config, action, world.envs if is_made(env) else None)
         if world.envs != config.sampling.envs:
             world.close()
             world = _open(stack, env, config.sampling.envs)
         method = build_algorithm(algorithm, config.update) if isinstance(algorithm, str) else algorithm
+        if method.damping is None:
+            method = dataclasses.replace(method, damping=config.update.damping)
         learner = build_learner(config, method)
         snapshot = _first(config, learner, observation, action, policy)
         folder = RunFolder.create(out) if out is not None else RunFolder.create_default(label, name, config.seed)
@@ -179,8 +182,7 @@ def _run(
     if config.stop_at_return is not None:
         callbacks = [*callbacks, StopAtReturn(config.stop_at_return)]
     with ExitStack() as stack:
-        separate = isinstance(env, str) or _is_factory(env)
-        evaluation = _open(stack, env, min(config.evaluation.episodes, 10)) if separate else world
+        evaluation = world if is_made(env) else _open(stack, env, min(config.evaluation.episodes, 10))
         display = None if quiet else stack.enter_context(ProgressDisplay(console or Console(), config.steps))
         recorder = Recorder(folder, snapshot.progress, tensorboard=config.tensorboard, display=display, logs=logs)
         stack.callback(recorder.close)
@@ -192,13 +194,16 @@ def _run(
         if not interruption.signal:
             seed = int(np.random.SeedSequence((config.seed, _FINAL)).generate_state(1)[0] >> 1)
             returns = play(loop.snapshot.agent, evaluation, config.evaluation.final_episodes, seed)
+    from steepest.reports import learning_curve  # matplotlib: half a second that the start does not need
+
     learning_curve(folder.path, folder.learning_curve_path)
     return Run(
         folder.path,
         loop.snapshot.agent,
         returns,
         progress.steps,
-        progress.seconds,
+        progress.steps - snapshot.progress.steps,
+        progress.seconds - snapshot.progress.seconds,
         time.perf_counter() - wall,
         ended,
         interruption.exit_code,
@@ -216,15 +221,11 @@ def _first(config: TrainConfig, learner: Learner, observation: Space, action: Sp
 
 def _open(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
     """A world that is closed at the end, unless the user made it."""
-    made_here = isinstance(env, str) or _is_factory(env)
-    world = make_world(env, envs if made_here else None, allow_import=allow_import)
-    if made_here:
-        stack.callback(world.close)
+    if is_made(env):
+        return make_world(env)
+    world = make_world(env, envs, allow_import=allow_import)
+    stack.callback(world.close)
     return world
-
-
-def _is_factory(env: Any) -> bool:
-    return callable(env) and not hasattr(env, "step")
 
 
 def _name(env: Any) -> str:

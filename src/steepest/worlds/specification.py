@@ -47,6 +47,11 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     return backends[prefix](name, envs, **kwargs)
 
 
+def is_made(spec: Any) -> bool:
+    """True for an environment or a world that exists already; False for an id or a factory, which makes new ones."""
+    return not isinstance(spec, str | type) and hasattr(spec, "step")
+
+
 def _import(module: str, spec: str, allowed: bool) -> None:
     """Import what registers a `module:EnvId`, so that a wrong prefix and a broken module have their own errors."""
     close = [f"{backend}:{spec.partition(':')[2]}" for backend in nearest(module, backends)]

@@ -1,0 +1,229 @@
+"""The run folder: where one training run keeps everything it will ever be asked for.
+
+runs/<env>/<algorithm>/<time>-s<seed>/
+    config.json  meta.json  metrics.jsonl  episodes.jsonl  checkpoints/  learning_curve.png  report.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steepest.errors import RunError, UsageError
+from steepest.names import nearest
+from steepest.runs import checkpoint
+from steepest.runs.files import DamagedFileError, failure, read_json, write_json
+from steepest.runs.meta import describe_program
+
+
+def default_path(env: str, algorithm: str, seed: int, root: Path | str = "runs") -> Path:
+    """runs/<env>/<algorithm>/<YYYYmmdd-HHMMSS>-s<seed>, in local time, with -2, -3, … if that exists already.
+
+    Characters that a file name cannot hold everywhere become '-': `mdp:two-state` ↦ `mdp-two-state`.
+    """
+    stem = Path(root) / _file_name(env) / _file_name(algorithm) / f"{time.strftime('%Y%m%d-%H%M%S')}-s{seed}"
+    path, count = stem, 1
+    while path.exists():
+        count += 1
+        path = stem.with_name(f"{stem.name}-{count}")
+    return path
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:100] or "unnamed"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, and the checkpoints in it. Made by `create`, `create_default` or `open`."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def meta_path(self) -> Path:
+        return self.path / "meta.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def episodes_path(self) -> Path:
+        return self.path / "episodes.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def learning_curve_path(self) -> Path:
+        return self.path / "learning_curve.png"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @classmethod
+    def create(cls, path: Path | str) -> RunFolder:
+        """A new run folder at `path`, parents included; an empty folder that is there already will do.
+
+        Raises UsageError if `path` is a file or a folder with something in it, RunError where the system refuses.
+        """
+        run = cls(Path(path))
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            if any(run.path.iterdir()):
+                raise _not_empty(run.path)
+            run.checkpoints_path.mkdir()  # the claim: of two runs that found the folder empty, one fails here
+        except FileExistsError as error:
+            if run.path.is_dir():
+                raise _not_empty(run.path) from error
+            raise UsageError(f"{path} exists and is not a folder; choose another --out") from error
+        except NotADirectoryError as error:
+            raise UsageError(
+                f"{path} cannot be a folder: something above it is a file; choose another --out"
+            ) from error
+        except OSError as error:
+            raise failure("create", path, error) from error
+        return run
+
+    @classmethod
+    def create_default(cls, env: str, algorithm: str, seed: int, root: Path | str = "runs") -> RunFolder:
+        """A new run folder at `default_path`, also when several runs ask for the same one at once."""
+        for _ in range(100):
+            path = default_path(env, algorithm, seed, root)
+            try:
+                return cls.create(path)
+            except UsageError:
+                if not path.is_dir():
+                    raise
+        raise RunError(f"cannot create a run folder under {root}: others take every name first")
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """The run folder that is at `path`.
+
+        Raises UsageError if there is none: it names what is missing and the nearest folders that are there.
+        """
+        run = cls(Path(path))
+        if not run.path.exists():
+            raise UsageError(f"{path} is not a run folder: it does not exist{_siblings(run.path)}")
+        if not run.path.is_dir():
+            raise UsageError(f"{path} is not a run folder: it is a file")
+        for needed in (run.config_path, run.meta_path):
+            if not needed.is_file():
+                raise UsageError(f"{path} is not a run folder: no {needed.name}{_inside(run.path)}")
+        return run
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.json: everything needed to start the same run again."""
+        write_json(self.config_path, config)
+
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` was given. Raises RunError if it is damaged."""
+        return _object(self.config_path)
+
+    def write_meta(self, device: dict[str, Any]) -> None:
+        """Write meta.json: versions, platform, git commit, command line, time, and `device`: what JAX runs on."""
+        write_json(self.meta_path, {**describe_program(), "device": device})
+
+    def read_meta(self) -> dict[str, Any]:
+        """What `write_meta` wrote. Raises RunError if it is damaged."""
+        return _object(self.meta_path)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The names of the checkpoints that are there, sorted: 'best', 'last', 'previous'."""
+        return sorted(p.stem for p in self.checkpoints_path.glob("*.safetensors") if not p.name.startswith("."))
+
+    def checkpoint_path(self, name: str) -> Path:
+        """Where the checkpoint `name` is kept."""
+        if name != _file_name(name):
+            raise UsageError(f"{name!r} cannot name a checkpoint; letters, digits, '.', '_' and '-' can")
+        return self.checkpoints_path / f"{name}.safetensors"
+
+    def save_checkpoint(self, name: str, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
+        """Save a checkpoint (see `checkpoint.save`); a 'last' that is replaced is kept as 'previous'.
+
+        At every moment a whole 'last' or 'previous' is on disk, also if this fails half way. Raises RunError then.
+        """
+        path = self.checkpoint_path(name)
+        if name != "last" or not path.exists():
+            checkpoint.save(path, arrays, info)
+            return
+        previous = self.checkpoint_path("previous")
+        kept = previous.with_name(f".{previous.name}.tmp")
+        try:
+            kept.unlink(missing_ok=True)
+            try:
+                os.link(path, kept)
+            except OSError:  # a file system without hard links; 'last' is then missing for as long as the write takes
+                os.replace(path, previous)
+            checkpoint.save(path, arrays, info)
+            if kept.exists():
+                os.replace(kept, previous)  # only now: a damaged 'last' must not push out a good 'previous'
+        except OSError as error:
+            raise failure("write", path, error) from error
+        finally:
+            kept.unlink(missing_ok=True)
+
+    def load_checkpoint(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, info) of a checkpoint; in place of a missing or damaged 'last', 'previous' with a warning.
+
+        Raises UsageError if there is no such checkpoint, RunError if it is damaged or of another format version.
+        """
+        path = self.checkpoint_path(name)
+        fallback = self.checkpoint_path("previous")
+        try:
+            if path.exists():
+                return checkpoint.load(path)
+            problem = f"{path} is missing"
+        except DamagedFileError as error:
+            if name != "last" or not fallback.exists():
+                raise
+            problem = str(error)
+        if name != "last" or not fallback.exists():
+            there = ", ".join(self.checkpoints) or "none"
+            raise UsageError(f"{self.path} has no checkpoint {name!r}; there: {there}")
+        loaded = checkpoint.load(fallback)
+        warnings.warn(f"{problem}; going on from the checkpoint before it, {fallback}", stacklevel=2)
+        return loaded
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{path} is damaged: a JSON object expected, not {type(value).__name__}")
+    return value
+
+
+def _not_empty(path: Path) -> UsageError:
+    return UsageError(f"{path} exists and is not empty; choose another --out, or `steepest resume {path}`")
+
+
+def _siblings(path: Path) -> str:
+    """A hint with the folders next to `path` whose names are close to its own."""
+    try:
+        folders = [p.name for p in path.parent.iterdir() if p.is_dir()]
+    except OSError:
+        return f", nor does {path.parent}" if not path.parent.exists() else ""
+    close = nearest(path.name, folders)
+    return "; did you mean " + " or ".join(str(path.parent / c) for c in close) + "?" if close else ""
+
+
+def _inside(path: Path) -> str:
+    """A hint with the newest run folders below `path`, for whoever named the folder of an environment."""
+    found = [p.parent for depth in ("*", "*/*", "*/*/*") for p in path.glob(f"{depth}/config.json")]
+    newest = sorted(found, key=lambda p: p.name)[-3:][::-1]
+    return "; run folders in it: " + ", ".join(map(str, newest)) if newest else ""

@@ -1,0 +1,386 @@
+"""Steps and whole updates: the closed form, the line search, the report, and that a failed step changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import steepest as st
+from geometry_problems import POLICIES, Oracle, in_dtype, problem
+from steepest import trees
+from steepest.geometry import Gradient, linearise, mean_kl
+from steepest.linear import Dense, Solution, Status
+from steepest.parameters import split
+from steepest.worlds.finite import random as random_mdp
+
+ALGORITHMS = {"pg": st.pg(), "npg": st.npg(), "trpo": st.trpo()}
+
+
+def change(before: Any, after: Any) -> np.ndarray:
+    return np.asarray(trees.ravel(split(after)[0])[0] - trees.ravel(split(before)[0])[0])
+
+
+def unchanged(before: Any, after: Any) -> bool:
+    return all(
+        np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(jax.tree.leaves(split(before)[0]), jax.tree.leaves(split(after)[0]), strict=True)
+    )
+
+
+@pytest.fixture(params=POLICIES)
+def case(request):
+    """(policy, batch, F) in float64."""
+    with jax.enable_x64(True):
+        policy, batch = problem(request.param)
+        yield *in_dtype((policy, batch), jnp.float64), Oracle(policy, batch).fisher()
+
+
+def test_R24_the_constraint_is_tight_and_the_gain_is_the_closed_form(case) -> None:
+    policy, batch, dense = case
+    g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
+    algorithm = st.npg(delta=1e-3, damping=0.0, solver=st.Direct())
+    after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+    step = change(policy, after)
+    assert 0.5 * step @ dense @ step == pytest.approx(1e-3, rel=1e-9)
+    assert float(info.predicted_kl) == pytest.approx(1e-3, rel=1e-9)
+    gain = np.sqrt(2 * 1e-3 * g @ np.linalg.pinv(dense, rcond=1e-11) @ g)
+    assert g @ step == pytest.approx(gain, rel=1e-6)
+    assert float(info.predicted_improvement) == pytest.approx(gain, rel=1e-6)
+    # KKT: g = ηFΔ, the gradient of the Lagrangian vanishes
+    np.testing.assert_allclose(dense @ step * (g @ step / (2e-3)), g, atol=1e-6 * np.abs(g).max())
+
+
+def test_R23_the_lecture_form_is_the_step_of_half_the_delta(case) -> None:
+    policy, batch, dense = case
+    lecture = st.npg(damping=0.0, step=st.Normalised(1e-3, half=False))
+    after, _, _ = lecture.update(policy, lecture.init(policy), batch)
+    step = change(policy, after)
+    assert step @ dense @ step == pytest.approx(1e-3, rel=1e-9)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1, 10.0])
+def test_R26_the_realised_kl_is_delta_whatever_the_damping(case, damping: float) -> None:
+    policy, batch, _ = case
+    algorithm = st.npg(delta=1e-6, damping=damping)
+    _, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+    assert float(info.kl) == pytest.approx(1e-6, rel=2e-2)
+    damped = st.npg(damping=damping, step=st.Normalised(1e-6, damped_form=True))
+    _, _, info = damped.update(policy, damped.init(policy), batch)
+    if damping >= 0.1:
+        assert float(info.kl) < 0.9e-6  # what the others do: the budget is not used
+
+
+def test_R25_steps_do_not_see_the_scale_of_the_rewards(case) -> None:
+    policy, batch, _ = case
+    scaled = batch._replace(advantage=batch.advantage * 1024)
+    for algorithm in (*ALGORITHMS.values(), st.npg(step=st.Fixed(1e-3))):
+        one, _, _ = algorithm.update(policy, algorithm.init(policy), batch)
+        other, _, _ = algorithm.update(policy, algorithm.init(policy), scaled)
+        ratio = np.linalg.norm(change(policy, other)) / np.linalg.norm(change(policy, one))
+        assert ratio == pytest.approx(1024 if isinstance(algorithm.step, st.Fixed) else 1.0, rel=1e-6)
+
+
+def test_R5_gradient_ascent_is_the_euclidean_case(case) -> None:
+    policy, batch, _ = case
+    after, _, info = st.pg(delta=1e-4).update(policy, st.pg().init(policy), batch)
+    g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
+    np.testing.assert_allclose(change(policy, after), np.sqrt(2e-4) * g / np.linalg.norm(g), rtol=1e-9)
+    assert float(info.predicted_kl) == pytest.approx(float(info.kl), rel=0.1)  # also where the metric is Euclidean
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_R27_no_gradient_no_step_no_nan(case, name: str) -> None:
+    policy, batch, _ = case
+    algorithm = ALGORITHMS[name]
+    still = batch._replace(advantage=jnp.zeros_like(batch.advantage))
+    after, state, info = algorithm.update(policy, algorithm.init(policy), still)
+    assert unchanged(policy, after)
+    assert st.Reason(int(info.reason)) is st.Reason.NO_GRADIENT
+    assert not info.accepted
+    assert int(state.failures) == 0
+    assert all(np.isfinite(np.asarray(x)).all() for x in info)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_ratio_is_1_and_kl_0_at_theta_old(kind: str, name: str) -> None:
+    """A step of length 0 is what the line search measures from: gain and KL are exactly 0, in float32."""
+    policy, batch = in_dtype(problem(kind), jnp.float32)
+
+    @jax.jit
+    def at_old() -> tuple[Any, Any]:
+        local = linearise(policy, batch.obs)
+        new = local.predict(local.params)
+        return st.expected_advantage.gain(local.distribution, new, batch), mean_kl(
+            local.distribution, new, batch.weight
+        )
+
+    gain, kl = at_old()
+    assert float(gain) == 0.0
+    assert float(kl) == 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenSolver:
+    """Returns what a test wants."""
+
+    value: float
+    residual: float = 0.0
+
+    def __call__(self, operator: Any, rhs: Any, dual: Any = None) -> Solution:
+        x = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.value), rhs)
+        return Solution(x, jnp.array(Status.CONVERGED), jnp.array(self.residual), jnp.array(0))
+
+
+class TestFailedSteps:
+    """Pitfalls 4 and 14: whatever goes wrong, the same arrays come out, and it is said why."""
+
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    @pytest.mark.parametrize("where", ["advantage", "obs"])
+    def test_a_batch_that_is_not_finite(self, name: str, bad: float, where: str) -> None:
+        policy, batch = in_dtype(problem("mlp-gaussian"), jnp.float32)
+        field = getattr(batch, where)
+        spoilt = batch._replace(**{where: field.at[(5,) + (0,) * (field.ndim - 1)].set(bad)})
+        algorithm = ALGORITHMS[name]
+        after, state, info = algorithm.update(policy, algorithm.init(policy), spoilt)
+        assert unchanged(policy, after)
+        assert st.Reason(int(info.reason)).failed
+        assert int(state.failures) == 1
+        assert float(info.kl) == float(info.improvement) == 0.0
+        _, state, _ = algorithm.update(after, state, batch)
+        assert int(state.failures) == 0
+
+    @pytest.mark.parametrize(
+        ("solver", "reason"),
+        [
+            (BrokenSolver(np.nan), st.Reason.SOLVER),
+            (BrokenSolver(0.0), st.Reason.SOLVER),
+            (BrokenSolver(1.0, np.nan), st.Reason.SOLVER),
+        ],
+    )
+    def test_a_solver_that_fails(self, solver: Any, reason: st.Reason) -> None:
+        policy, batch = in_dtype(problem("mlp-categorical"), jnp.float32)
+        for algorithm in (st.npg(solver=solver), st.trpo(solver=solver)):
+            after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+            assert unchanged(policy, after)
+            assert st.Reason(int(info.reason)) is reason
+
+    @pytest.mark.parametrize("step", [st.Normalised(0.01), st.TrustRegion(0.01)])
+    def test_a_metric_without_length(self, step: Any) -> None:
+        theta = jnp.ones(3)
+        solution = Solution(jnp.ones(3), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        for matrix in (jnp.zeros((3, 3)), -jnp.eye(3), jnp.full((3, 3), jnp.nan)):
+            taken = step(theta, jnp.ones(3), solution, Dense(matrix), lambda t: (jnp.array(1.0), jnp.array(0.0)))
+            np.testing.assert_array_equal(taken.params, theta)
+            assert st.Reason(int(taken.reason)) is st.Reason.CURVATURE
+
+    @pytest.mark.parametrize(
+        ("trial", "reason"),
+        [
+            (lambda t: (jnp.array(-1.0), jnp.array(0.0)), st.Reason.LINE_SEARCH),
+            (lambda t: (jnp.array(1.0), jnp.array(1.0)), st.Reason.LINE_SEARCH),
+            (lambda t: (jnp.array(jnp.nan), jnp.array(0.0)), st.Reason.NONFINITE_STEP),
+            (lambda t: (jnp.array(1.0), jnp.array(jnp.nan)), st.Reason.NONFINITE_STEP),
+        ],
+    )
+    def test_no_acceptable_point_on_the_line(self, trial: Any, reason: st.Reason) -> None:
+        """A rejected KL is not reported as realised."""
+        theta = jnp.ones(3)
+        solution = Solution(jnp.ones(3), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        taken = st.TrustRegion(0.01, backtracks=4)(theta, jnp.ones(3), solution, Dense(jnp.eye(3)), trial)
+        np.testing.assert_array_equal(taken.params, theta)
+        assert st.Reason(int(taken.reason)) is reason
+        assert float(taken.kl) == float(taken.gain) == 0.0
+        assert int(taken.backtracks) == 4
+
+    def test_an_overflowing_step(self) -> None:
+        theta = jnp.full(3, 3e38)
+        solution = Solution(jnp.ones(3), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        taken = st.Fixed(1e38)(theta, jnp.ones(3), solution, Dense(jnp.eye(3)), lambda t: (t.sum(), t.sum() * 0))
+        np.testing.assert_array_equal(taken.params, theta)
+        assert st.Reason(int(taken.reason)) is st.Reason.NONFINITE_STEP
+
+
+class TestLineSearch:
+    def test_it_takes_the_first_acceptable_point(self) -> None:
+        theta = jnp.zeros(1)
+        solution = Solution(jnp.ones(1), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        step = st.TrustRegion(0.02, shrink=0.5)  # β₀ = 0.2
+        taken = step(
+            theta, jnp.ones(1), solution, Dense(jnp.eye(1)), lambda t: (t[0], jnp.where(t[0] > 0.06, 1.0, 0.0))
+        )
+        assert float(taken.params[0]) == pytest.approx(0.05)
+        assert int(taken.backtracks) == 2
+        assert float(taken.step_size) == pytest.approx(0.05)
+
+    def test_no_accepted_step_exceeds_delta(self, case) -> None:
+        policy, batch, _ = case
+        for delta in (1e-4, 1e-2, 0.5):
+            algorithm = st.trpo(delta, damping=0.0)
+            after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+            assert info.accepted
+            assert float(info.kl) <= delta
+            assert float(info.improvement) > 0
+            local = linearise(policy, batch.obs)
+            new = local.predict(split(after)[0])
+            assert float(mean_kl(local.distribution, new, batch.weight)) == pytest.approx(float(info.kl), rel=1e-9)
+
+    def test_pitfall_3_the_prediction_is_that_of_the_step_taken(self, case) -> None:
+        """gᵀΔ for the Δ that was accepted, not a product of shrink factors over the search."""
+        policy, batch, dense = case
+        algorithm = st.trpo(1.0, damping=0.0)  # so long that the search has to shrink it
+        after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+        step = change(policy, after)
+        g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
+        assert float(info.predicted_improvement) == pytest.approx(g @ step, rel=1e-9)
+        assert float(info.predicted_kl) == pytest.approx(0.5 * step @ dense @ step, rel=1e-9)
+
+    def test_its_quadratic_model_is_right_to_first_order(self, case) -> None:
+        """R17 and R22: realised/predicted → 1 with error O(‖Δ‖), for the KL and for the improvement."""
+        policy, batch, _ = case
+        errors = []
+        for delta in (1e-7, 1e-9):
+            algorithm = st.npg(delta, damping=0.0)
+            _, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+            errors.append(
+                [float(info.kl / info.predicted_kl) - 1, float(info.improvement / info.predicted_improvement) - 1]
+            )
+        np.testing.assert_allclose(np.abs(errors[1]), np.abs(errors[0]) / 10, rtol=0.35, atol=1e-6)
+
+
+class TestParts:
+    def test_frozen_arrays_stay(self) -> None:
+        """Pitfall 13: what is trained is said by the policy, not by a substring of a name."""
+
+        class Policy(eqx.Module):
+            value_weight: jax.Array
+            offset: Any
+
+            def __call__(self, obs):
+                return st.Categorical(obs @ self.value_weight + self.offset.value)
+
+        policy = Policy(jnp.ones((3, 3)) * 0.1, st.frozen(jnp.arange(3.0)))
+        _, batch = in_dtype(problem("mlp-categorical"), jnp.float32)
+        after, _, info = st.npg().update(policy, st.npg().init(policy), batch)
+        assert info.accepted
+        assert not np.array_equal(after.value_weight, policy.value_weight)
+        np.testing.assert_array_equal(after.offset.value, policy.offset.value)
+
+    def test_a_policy_without_parameters_is_refused(self) -> None:
+        with pytest.raises(st.UsageError, match="no trainable parameters"):
+            st.npg().init(lambda state: st.Categorical(jnp.zeros(2)))
+
+    def test_the_fisher_matrix_does_not_change_within_an_update(self, case) -> None:
+        """Pitfall 7: a subsample that is redrawn at every product gives CG another matrix each time."""
+        policy, batch, _ = case
+        operator = st.fisher.operator(linearise(policy, batch.obs), batch)
+        v = split(policy)[0]
+        np.testing.assert_array_equal(trees.ravel(operator(v))[0], trees.ravel(operator(v))[0])
+
+    def test_gradient_and_line_search_see_the_whole_batch(self, case) -> None:
+        """Pitfall 8: every row of positive weight changes the gradient and the gain."""
+        policy, batch, _ = case
+        local = linearise(policy, batch.obs)
+        moved = local.predict(jax.tree.map(lambda x: x + 0.05 * jnp.cos(x * 9), local.params))
+        for n in np.flatnonzero(np.asarray(batch.weight)):
+            other = batch._replace(advantage=batch.advantage.at[n].add(1.0, mode="drop") * jnp.ones(2).at[0].set(1.5))
+            for what in (
+                lambda b: trees.ravel(st.expected_advantage.gradient(local, b).vector)[0],
+                lambda b: st.expected_advantage.gain(local.distribution, moved, b),
+            ):
+                assert not np.allclose(what(batch), what(other), rtol=1e-9, atol=0)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: st.trpo(delta=0.0), r"delta > 0, got 0"),
+            (lambda: st.npg(delta=-1.0), r"delta > 0, got -1"),
+            (lambda: st.pg(delta=float("nan")), r"delta > 0, got nan"),
+            (lambda: st.npg(damping=-0.1), r"damping must be .* got -0.1"),
+            (lambda: st.TrustRegion(0.1, shrink=1.0), r"shrink"),
+            (lambda: st.TrustRegion(0.1, backtracks=-1), r"backtracks"),
+            (lambda: st.Fixed(0.0), r"learning_rate > 0"),
+        ],
+    )
+    def test_bad_settings(self, make: Any, message: str) -> None:
+        with pytest.raises(st.UsageError, match=message):
+            make()
+
+    def test_algorithms_are_values(self) -> None:
+        assert st.trpo(0.02) == st.trpo(0.02)
+        assert st.trpo(0.02) != st.trpo(0.01)
+        assert hash(st.npg()) == hash(st.npg())
+        assert dataclasses.replace(st.pg(), name="npg", metric=st.fisher, solver=st.Automatic()) == st.npg()
+
+
+class TestExact:
+    def test_improve_climbs_to_the_optimum(self) -> None:
+        mdp = random_mdp(4, 3, 5, 0)
+        best, _ = mdp.optimal(stationary=True)
+        policies, infos = st.iterate(st.TabularSoftmax(np.zeros((4, 3))), mdp, st.npg(delta=0.05), steps=60)
+        values = [float(mdp.value(p)) for p in policies]
+        assert len(policies) == 61
+        assert len(infos) == 60
+        assert values[-1] > values[0] + 0.9 * (best - values[0])
+        assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 for leaf in jax.tree.leaves(policies[-1]))
+
+    def test_R22_the_batch_gradient_is_that_of_the_value_over_the_horizon(self) -> None:
+        mdp = random_mdp(3, 3, 4, 1)
+        policy = st.TabularSoftmax(np.random.default_rng(0).normal(size=(3, 3)))
+        _, info = st.improve(policy, mdp, st.npg(delta=1e-10))
+        assert float(info.gradient_norm) == pytest.approx(np.linalg.norm(mdp.gradient(policy).logits) / 4, rel=1e-10)
+        before, after = mdp.value(policy), mdp.value(st.improve(policy, mdp, st.npg(delta=1e-10))[0])
+        assert 4 * float(info.predicted_improvement) == pytest.approx(after - before, rel=1e-3)
+
+    def test_R26_the_path_kl_is_h_times_delta(self) -> None:
+        mdp = random_mdp(3, 2, 6, 2)
+        policy = st.TabularSoftmax(np.zeros((3, 2)))
+        after, info = st.improve(policy, mdp, st.npg(delta=1e-7))
+        assert float(mdp.trajectory_kl(policy, after)) == pytest.approx(6e-7, rel=1e-2)
+        assert float(info.kl) == pytest.approx(float(mdp.trajectory_kl(policy, after)) / 6, rel=1e-9)
+
+    def test_x64_stays_off_outside(self) -> None:
+        mdp = random_mdp(3, 2, 4, 3)
+        st.improve(st.TabularSoftmax(np.zeros((3, 2))), mdp, st.trpo())
+        assert jnp.ones(1).dtype == jnp.float32
+
+    def test_bad_steps(self) -> None:
+        with pytest.raises(st.UsageError, match="steps ≥ 1"):
+            st.iterate(st.TabularSoftmax(np.zeros((3, 2))), random_mdp(3, 2, 4, 3), st.npg(), steps=0)
+
+
+def test_an_update_compiles_once() -> None:
+    policy, batch = in_dtype(problem("mlp-categorical"), jnp.float32)
+    algorithm = st.trpo(delta=0.0123)
+    state = algorithm.init(policy)
+    jax.clear_caches()
+    compilations: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compilations.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for _ in range(4):
+        policy, state, _ = algorithm.update(policy, state, batch)
+    jax.block_until_ready(policy)
+    assert len(compilations) == 1, compilations
+
+
+def test_a_gradient_carries_three_readings() -> None:
+    policy, batch = in_dtype(problem("tabular"), jnp.float32)
+    local = linearise(policy, batch.obs)
+    gradient = st.expected_advantage.gradient(local, batch)
+    assert isinstance(gradient, Gradient)
+    np.testing.assert_allclose(
+        trees.ravel(local.pull(gradient.cotangent))[0], trees.ravel(gradient.vector)[0], rtol=1e-6
+    )
+    assert gradient.coefficient is not None
+    assert gradient.coefficient.shape == batch.advantage.shape
