@@ -100,11 +100,18 @@ def compare_curves(curves: Mapping[str, Sequence[Path | str]], out_png: Path | s
     every = [rows for runs in metrics.values() for _, rows in runs]
     evaluated = all(columns(rows, "evaluation/mean")[0].size for rows in every)
     name = "evaluation/mean" if evaluated else "return/mean"
+    ylabel = "episode return (evaluation)" if evaluated else "episode return (training)"
+    draw_curves({k: [_curve(p, rows, name) for p, rows in runs] for k, runs in metrics.items()}, out_png, ylabel, title)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[Curve]], out_png: Path | str, ylabel: str = "episode return", title: str = ""
+) -> None:
+    """`compare_curves` of curves that are in memory: label ↦ one (steps [n], values [n]) for each seed."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes("episode return (evaluation)" if evaluated else "episode return (training)", title)
+        figure, axes = _axes(ylabel, title)
         drawn = set()
-        for index, (label, runs) in enumerate(metrics.items()):
-            seeds = [_curve(path, rows, name) for path, rows in runs]
+        for index, (label, seeds) in enumerate(curves.items()):
             colour = COLOURS[index % len(COLOURS)]
             line = LINES[index // len(COLOURS) % len(LINES)]
             drawn.add(_draw_seeds(axes, seeds, colour))

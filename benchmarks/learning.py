@@ -1,0 +1,180 @@
+"""Learning on one environment: several methods and seeds, from the command line's own programs, into a CSV and a figure.
+
+    python benchmarks/learning.py hopper            # pg, npg and trpo on Hopper-v5, 300 000 steps, seeds 0, 1, 2
+    python benchmarks/learning.py hopper-fresh      # trpo on seeds that were not looked at when the defaults were chosen
+    python benchmarks/learning.py hopper-pg-grid    # which δ is pg's best
+    python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
+
+Every run is `steepest train`; a row is added to benchmarks/results/<name>.csv as it ends, and a run whose row is there is
+not done again: what is interrupted goes on. Returns do not depend on what else the machine does; `seconds` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from steepest.reports import draw_curves
+from steepest.runs import read_lines
+from steepest.runs.meta import git_commit, versions
+
+HERE = Path(__file__).parent
+FIELDS = [
+    "env", "label", "algorithm", "options", "seed", "steps", "mean", "std", "min", "seconds", "wall_seconds",
+    "evaluation_steps", "evaluation_means", "kl_mean", "kl_max", "failures", "commit", "versions",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """env, steps.  methods: label ↦ options of `steepest train`.  seeds.  figure: in docs/figures, or none."""
+
+    env: str
+    steps: int
+    methods: dict[str, list[str]]
+    seeds: tuple[int, ...]
+    figure: str | None = None
+
+
+STUDIES = {
+    "hopper": Study(
+        "Hopper-v5",
+        300_000,
+        {name: ["--algorithm", name] for name in ("trpo", "npg", "pg")},
+        (0, 1, 2),
+        "hopper.png",
+    ),
+    "hopper-fresh": Study("Hopper-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, tuple(range(10, 20))),
+    "hopper-pg-grid": Study(
+        "Hopper-v5",
+        300_000,
+        {f"pg, delta {d:g}": ["--algorithm", "pg", "--delta", str(d)] for d in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+        (20, 21, 22),
+    ),
+    "cartpole": Study(
+        "CartPole-v1",
+        50_000,
+        {name: ["--algorithm", name] for name in ("trpo", "npg", "pg")},
+        (0, 1, 2, 3, 4),
+        "cartpole.png",
+    ),
+    "halfcheetah": Study("HalfCheetah-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, (0, 1, 2)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--plot", action="store_true", help="only rebuild the figure and the table")
+    arguments = parser.parse_args()
+    study, table = STUDIES[arguments.study], HERE / "results" / f"{arguments.study}.csv"
+    if not arguments.plot:
+        run(study, table)
+    rows = read(table)
+    print(markdown(rows))
+    if study.figure is not None:
+        out = HERE.parent / "docs" / "figures" / study.figure
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw(study, rows, out)
+        print(out)
+
+
+def run(study: Study, table: Path) -> None:
+    """Do every run that has no row yet."""
+    table.parent.mkdir(exist_ok=True)
+    done = {(row["label"], int(row["seed"])) for row in read(table)} if table.exists() else set()
+    for seed in study.seeds:
+        for label, options in study.methods.items():
+            if (label, seed) in done:
+                continue
+            row = {"env": study.env, "label": label, "options": " ".join(options), "seed": seed}
+            row |= one(study.env, options, study.steps, seed)
+            new = not table.exists()
+            with table.open("a", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
+
+
+def one(env: str, options: list[str], steps: int, seed: int) -> dict:
+    """One run of the command line, and what its folder says."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = ["train", env, *options, "--steps", str(steps), "--seed", str(seed), "--out", str(out), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "steepest.cli", *command], check=True, stdout=subprocess.PIPE, text=True
+        )
+        said, metrics = json.loads(done.stdout), read_lines(out / "metrics.jsonl")
+        again = subprocess.run(
+            [sys.executable, "-m", "steepest.cli", "evaluate", str(out), "--episodes", "20", "--json"],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        returns = np.array(json.loads(again.stdout)["returns"])
+        evaluated = [row for row in metrics if "evaluation/mean" in row]
+        return {
+            "algorithm": json.loads((out / "config.json").read_text())["algorithm"],
+            "steps": said["steps"],
+            "mean": round(float(returns.mean()), 2),
+            "std": round(float(returns.std()), 2),
+            "min": round(float(returns.min()), 2),
+            "seconds": round(said["seconds"], 2),
+            "wall_seconds": round(said["wall_seconds"], 2),
+            "evaluation_steps": " ".join(str(row["step"]) for row in evaluated),
+            "evaluation_means": " ".join(f"{row['evaluation/mean']:.2f}" for row in evaluated),
+            "kl_mean": f"{np.mean([row['update/kl'] for row in metrics]):.3g}",
+            "kl_max": f"{np.max([row['update/kl'] for row in metrics]):.3g}",
+            "failures": metrics[-1]["failures"],
+            "commit": git_commit() or "",
+            "versions": " ".join(f"{k}={v}" for k, v in versions().items() if v is not None),
+        }
+
+
+def read(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(study: Study, rows: list[dict[str, str]], out: Path) -> None:
+    """Evaluations against steps, the mean over seeds of each method."""
+    curves = {
+        label: [
+            (np.array(row["evaluation_steps"].split(), float), np.array(row["evaluation_means"].split(), float))
+            for row in rows
+            if row["label"] == label
+        ]
+        for label in study.methods
+    }
+    draw_curves(curves, out, "episode return (evaluation)", study.env)
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The final evaluations: each seed's, and their mean with its standard error."""
+    lines = [
+        "| method | mean of each seed | over seeds | lowest episode | mean KL | steps/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        mine = [row for row in rows if row["label"] == label]
+        means = np.array([float(row["mean"]) for row in mine])
+        error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+        rate = np.median([float(row["steps"]) / float(row["seconds"]) for row in mine])
+        each = ", ".join(f"{m:.0f}" for m in means)
+        lowest, kl = min(float(row["min"]) for row in mine), np.mean([float(row["kl_mean"]) for row in mine])
+        lines.append(f"| {label} | {each} | {means.mean():.0f} ± {error:.0f} | {lowest:.0f} | {kl:.3g} | {rate:,.0f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
