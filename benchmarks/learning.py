@@ -1,12 +1,12 @@
-"""Learning on one environment: several methods and seeds, from the command line's own programs, into a CSV and a figure.
+"""Learning on one environment: methods and seeds, each run a `steepest train`, into a CSV and a figure.
 
     python benchmarks/learning.py hopper            # pg, npg and trpo on Hopper-v5, 300 000 steps, seeds 0, 1, 2
-    python benchmarks/learning.py hopper-fresh      # trpo on seeds that were not looked at when the defaults were chosen
+    python benchmarks/learning.py hopper-fresh      # trpo on seeds that no default was chosen by
     python benchmarks/learning.py hopper-pg-grid    # which δ is pg's best
     python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
 
-Every run is `steepest train`; a row is added to benchmarks/results/<name>.csv as it ends, and a run whose row is there is
-not done again: what is interrupted goes on. Returns do not depend on what else the machine does; `seconds` does.
+A row is added to benchmarks/results/<name>.csv as a run ends, and a run whose row is there is not done again: what was
+interrupted goes on. Returns do not depend on what else the machine does; `seconds` does.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def one(env: str, options: list[str], steps: int, seed: int) -> dict:
             "kl_mean": f"{np.mean([row['update/kl'] for row in metrics]):.3g}",
             "kl_max": f"{np.max([row['update/kl'] for row in metrics]):.3g}",
             "failures": metrics[-1]["failures"],
-            "commit": git_commit() or "",
-            "versions": " ".join(f"{k}={v}" for k, v in versions().items() if v is not None),
+            "commit": (git_commit() or {}).get("commit", ""),
+            "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
         }
 
 
