@@ -63,7 +63,9 @@ def test_whiten_transpose_is_the_transpose(case) -> None:
 def test_score_identity(case) -> None:
     """Rᵀu = ∇_z ln π(a), u ⟂ null(Rᵀ), and u is what whitening the cotangent gives."""
     p, _, actions = case
-    rt = np.stack([ravel(p.whiten_transpose(y)) for y in jnp.eye(p.whitened_score(actions[0]).size)], axis=1)
+    rt = np.stack(
+        [ravel(p.whiten_transpose(y)) for y in jnp.eye(p.whitened_score(jnp.asarray(actions[0])).size)], axis=1
+    )
     projector = np.linalg.pinv(rt, rcond=1e-12) @ rt
     for a in actions:
         score = jax.grad(lambda d, a=a: d.log_prob(jnp.asarray(a)))(p)

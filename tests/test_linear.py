@@ -11,7 +11,7 @@ from hypothesis import strategies as hs
 
 from steepest import trees
 from steepest.errors import UsageError
-from steepest.linear import ConjugateGradient, Dense, Direct, Gram, Identity, SampleSpace, Status
+from steepest.linear import Automatic, ConjugateGradient, Dense, Direct, Gram, Identity, SampleSpace, Status
 
 
 def gram(s: np.ndarray) -> Gram:
@@ -81,6 +81,43 @@ def test_dense_forms_are_the_products() -> None:
         np.testing.assert_allclose(Identity(0.5).matrix(like), 1.5 * np.eye(6))
 
 
+def test_the_automatic_solver_is_direct_up_to_1000_parameters_and_hands_on_what_it_was_given() -> None:
+    """Its rule, λ = 0 and the dual: with one, the null space of S is not asked what b was."""
+    s, y = problem(3, 6, 3, 1)
+    with jax.enable_x64(True):
+        small = Automatic(7)(gram(s), tree(s.T @ y), jnp.asarray(y))
+        np.testing.assert_array_equal(flat(small.x), flat(Direct()(gram(s), tree(s.T @ y), jnp.asarray(y)).x))
+        assert int(small.iterations) == 0
+        values = jnp.linspace(0.1, 1.0, 1001)
+        operator = Gram(lambda v: jnp.sqrt(values) * v, lambda y: jnp.sqrt(values) * y)
+        assert int(Automatic(7)(operator, jnp.ones(1001)).iterations) == 7
+        head = Gram(lambda v: jnp.sqrt(values[:1000]) * v, lambda y: jnp.sqrt(values[:1000]) * y)
+        assert int(Automatic(7)(head, jnp.ones(1000)).iterations) == 0
+
+
+def test_direct_solvers_report_the_residual_of_the_damped_system() -> None:
+    s, y = problem(4, 6, 4, 0)
+    with jax.enable_x64(True):
+        for solver in (Direct(), SampleSpace()):
+            assert float(solver(gram(s).damped(10.0), tree(s.T @ y), jnp.asarray(y)).residual) < 1e-12
+
+
+def test_every_operator_is_one_matrix_in_all_its_forms() -> None:
+    """Product, quadratic form and matrix, with λ; another λ replaces the first."""
+    s, _ = problem(4, 6, 4, 0)
+    v = np.arange(1.0, 7.0)
+    with jax.enable_x64(True):
+        for operator, bare in ((Identity(), np.eye(6)), (Dense(jnp.asarray(s.T @ s)), s.T @ s), (gram(s), s.T @ s)):
+            for damped, dense in (
+                (operator, bare),
+                (operator.damped(0.5), bare + 0.5 * np.eye(6)),
+                (operator.damped(3.0).damped(0.5), bare + 0.5 * np.eye(6)),
+            ):
+                np.testing.assert_allclose(flat(damped(tree(v))), dense @ v, rtol=1e-12)
+                np.testing.assert_allclose(float(damped.quadratic(tree(v))), v @ dense @ v, rtol=1e-12)
+                np.testing.assert_allclose(damped.matrix(tree(v)), dense, atol=1e-12)
+
+
 def test_a_rare_state_is_not_cut_off() -> None:
     """Two blocks, one of weight 1e-14, below a global cut-off in SᵀS: both are solved, null directions at 0."""
     block = np.array([[1.0, -1.0], [-1.0, 1.0]])
@@ -94,6 +131,7 @@ def test_a_rare_state_is_not_cut_off() -> None:
 
 class TestConjugateGradient:
     def test_it_takes_rank_many_products(self) -> None:
+        """Pitfall 6: from another start than 0, or with a constant added to a denominator, it would take more."""
         s, y = problem(9, 6, 3, 1)
         with jax.enable_x64(True):
             solution = ConjugateGradient(50, tolerance=1e-9)(gram(s), tree(s.T @ y))
@@ -134,6 +172,26 @@ class TestConjugateGradient:
         one = ConjugateGradient(6)(gram(s), tree(b))
         other = ConjugateGradient(6)(gram(s), tree((b * np.float32(scale)).astype(np.float32)))
         np.testing.assert_allclose(flat(other.x) / scale, flat(one.x), rtol=1e-6)
+
+    @pytest.mark.parametrize("scale", [2.0**-60, 1.0, 2.0**60])
+    def test_pitfall_6_any_scale_of_the_matrix(self, scale: float) -> None:
+        """A constant added to pᵀMp shortens the step wherever curvature is small."""
+        b = jnp.array([3.0, -1.0, 2.0])
+        solution = ConjugateGradient(3)(Dense(scale * jnp.eye(3)), b)
+        np.testing.assert_allclose(solution.x * scale, b, rtol=1e-6)
+
+    def test_the_residual_and_the_tolerance_are_norms_not_squares(self) -> None:
+        s, y = problem(9, 6, 6, 4)
+        b = s.T @ y
+        with jax.enable_x64(True):
+            for iterations in (1, 3):
+                solution = ConjugateGradient(iterations, tolerance=0.0)(gram(s), tree(b))
+                assert int(solution.iterations) == iterations
+                assert Status(int(solution.status)) is Status.ITERATIONS
+                left = np.linalg.norm(b - s.T @ (s @ flat(solution.x))) / np.linalg.norm(b)
+                assert float(solution.residual) == pytest.approx(left, rel=1e-9)
+            loose = ConjugateGradient(50, tolerance=1e-6)(gram(s), tree(b))
+            assert float(loose.residual) <= 1e-6
 
     def test_many_parameters_in_float32(self) -> None:
         """40 000 eigenvalues in [.1, 1], where an absolute curvature test gives up."""

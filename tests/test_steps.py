@@ -14,7 +14,8 @@ import pytest
 import steepest as st
 from geometry_problems import POLICIES, Oracle, in_dtype, problem
 from steepest import trees
-from steepest.geometry import Gradient, linearise, mean_kl
+from steepest.algorithms import default_damping
+from steepest.geometry import Gradient, linearise, log_probs, mean_kl
 from steepest.linear import Dense, Solution, Status
 from steepest.parameters import split
 from steepest.worlds.finite import random as random_mdp
@@ -33,7 +34,7 @@ def unchanged(before: Any, after: Any) -> bool:
     )
 
 
-@pytest.fixture(params=POLICIES)
+@pytest.fixture(params=["tabular", "mlp-gaussian"])  # the grid has all policies
 def case(request):
     """(policy, batch, F) in float64."""
     with jax.enable_x64(True):
@@ -54,6 +55,22 @@ def test_R24_the_constraint_is_tight_and_the_gain_is_the_closed_form(case) -> No
     assert float(info.predicted_improvement) == pytest.approx(gain, rel=1e-6)
     # KKT: g = ηFΔ, the gradient of the Lagrangian vanishes
     np.testing.assert_allclose(dense @ step * (g @ step / (2e-3)), g, atol=1e-6 * np.abs(g).max())
+
+
+def test_the_report_says_what_its_fields_say(case) -> None:
+    policy, batch, dense = case
+    algorithm = st.npg(delta=1e-3, damping=0.3, solver=st.Direct())
+    after, state, info = algorithm.update(policy, algorithm.init(policy), batch)
+    g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
+    x, step = np.linalg.solve(dense + 0.3 * np.eye(len(g)), g), change(policy, after)
+    assert float(info.gradient_norm) == pytest.approx(np.linalg.norm(g), rel=1e-9)
+    assert float(info.natural_norm) == pytest.approx(np.sqrt(g @ x), rel=1e-9)
+    assert float(info.predicted_kl) == pytest.approx(0.5 * step @ dense @ step, rel=1e-9)  # undamped
+    np.testing.assert_allclose(step, float(info.step_size) * x, rtol=1e-6, atol=1e-12)
+    entropy = np.asarray(jax.vmap(policy)(batch.obs).entropy())
+    assert float(info.entropy) == pytest.approx(np.asarray(batch.weight) @ entropy, rel=1e-12)
+    assert float(info.damping) == 0.3
+    assert (int(state.updates), int(state.failures)) == (1, 0)
 
 
 def test_R23_the_lecture_form_is_the_step_of_half_the_delta(case) -> None:
@@ -172,6 +189,24 @@ class TestFailedSteps:
             assert unchanged(policy, after)
             assert st.Reason(int(info.reason)) is reason
 
+    @pytest.mark.parametrize("step", [st.Fixed(0.01), st.Normalised(0.01), st.TrustRegion(0.01)])
+    def test_pitfall_7_a_direction_that_descends(self, step: Any) -> None:
+        """gᵀx < 0 is refused: its absolute value would be a step downhill."""
+        theta = jnp.ones(3)
+        solution = Solution(-jnp.ones(3), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        taken = step(theta, jnp.ones(3), solution, Dense(jnp.eye(3)), lambda t: (jnp.array(1.0), jnp.array(0.0)))
+        np.testing.assert_array_equal(taken.params, theta)
+        assert st.Reason(int(taken.reason)) is st.Reason.SOLVER
+
+    @pytest.mark.parametrize("scale", [2.0**-60, 1.0, 2.0**60])
+    @pytest.mark.parametrize("step", [st.Normalised(0.01), st.TrustRegion(0.01)])
+    def test_pitfall_6_the_length_is_right_at_any_scale_of_the_metric(self, step: Any, scale: float) -> None:
+        """½β²xᵀMx = δ: a constant added below the root shortens the steps of a flat policy."""
+        theta, x = jnp.zeros(3), jnp.ones(3)
+        solution = Solution(x, jnp.array(0), jnp.array(0.0), jnp.array(0))
+        taken = step(theta, x, solution, Dense(scale * jnp.eye(3)), lambda t: (jnp.array(1.0), jnp.array(0.0)))
+        assert float(taken.step_size) == pytest.approx(np.sqrt(2 * 0.01 / (3 * scale)), rel=1e-6)
+
     @pytest.mark.parametrize("step", [st.Normalised(0.01), st.TrustRegion(0.01)])
     def test_a_metric_without_length(self, step: Any) -> None:
         theta = jnp.ones(3)
@@ -221,6 +256,7 @@ class TestLineSearch:
         assert float(taken.step_size) == pytest.approx(0.05)
 
     def test_no_accepted_step_exceeds_delta(self, case) -> None:
+        """Pitfalls 4 and 8: the KL in the report is that of the policy returned, over the whole batch."""
         policy, batch, _ = case
         for delta in (1e-4, 1e-2, 0.5):
             algorithm = st.trpo(delta, damping=0.0)
@@ -232,15 +268,19 @@ class TestLineSearch:
             new = local.predict(split(after)[0])
             assert float(mean_kl(local.distribution, new, batch.weight)) == pytest.approx(float(info.kl), rel=1e-9)
 
+    @pytest.mark.parametrize("case", [kind for kind in POLICIES if kind != "tabular"], indirect=True)
     def test_pitfall_3_the_prediction_is_that_of_the_step_taken(self, case) -> None:
         """gᵀΔ for the Δ that was accepted, not a product of shrink factors over the search."""
         policy, batch, dense = case
-        algorithm = st.trpo(1.0, damping=0.0)  # so long that the search has to shrink it
+        step = st.TrustRegion(4.0, backtracks=30)  # so long that the search has to shrink it, and more than once
+        algorithm = st.trpo(damping=0.0, step=step)
         after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
-        step = change(policy, after)
+        assert info.accepted
+        assert int(info.backtracks) >= 2
+        taken = change(policy, after)
         g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
-        assert float(info.predicted_improvement) == pytest.approx(g @ step, rel=1e-9)
-        assert float(info.predicted_kl) == pytest.approx(0.5 * step @ dense @ step, rel=1e-9)
+        assert float(info.predicted_improvement) == pytest.approx(g @ taken, rel=1e-9)
+        assert float(info.predicted_kl) == pytest.approx(0.5 * taken @ dense @ taken, rel=1e-9)
 
     def test_its_quadratic_model_is_right_to_first_order(self, case) -> None:
         """R17 and R22: realised/predicted → 1 with error O(‖Δ‖), for the KL and for the improvement."""
@@ -256,8 +296,8 @@ class TestLineSearch:
 
 
 class TestParts:
-    def test_frozen_arrays_stay(self) -> None:
-        """Pitfall 13: what is trained is said by the policy, not by a substring of a name."""
+    def test_pitfall_13_what_is_trained_is_not_told_by_a_name(self) -> None:
+        """What is trained is said by the policy, not by a substring of a name."""
 
         class Policy(eqx.Module):
             value_weight: jax.Array
@@ -267,6 +307,7 @@ class TestParts:
                 return st.Categorical(obs @ self.value_weight + self.offset.value)
 
         policy = Policy(jnp.ones((3, 3)) * 0.1, st.frozen(jnp.arange(3.0)))
+        assert [x.shape for x in jax.tree.leaves(split(policy)[0])] == [(3, 3)]
         _, batch = in_dtype(problem("mlp-categorical"), jnp.float32)
         after, _, info = st.npg().update(policy, st.npg().init(policy), batch)
         assert info.accepted
@@ -277,25 +318,55 @@ class TestParts:
         with pytest.raises(st.UsageError, match="no trainable parameters"):
             st.npg().init(lambda state: st.Categorical(jnp.zeros(2)))
 
-    def test_the_fisher_matrix_does_not_change_within_an_update(self, case) -> None:
-        """Pitfall 7: a subsample that is redrawn at every product gives CG another matrix each time."""
-        policy, batch, _ = case
-        operator = st.fisher.operator(linearise(policy, batch.obs), batch)
-        v = split(policy)[0]
-        np.testing.assert_array_equal(trees.ravel(operator(v))[0], trees.ravel(operator(v))[0])
-
-    def test_gradient_and_line_search_see_the_whole_batch(self, case) -> None:
-        """Pitfall 8: every row of positive weight changes the gradient and the gain."""
+    @pytest.mark.parametrize("metric", [st.fisher, st.empirical_fisher])
+    def test_pitfall_7_the_matrix_does_not_change_within_an_update(self, case, metric: Any) -> None:
+        """A subsample that is redrawn at every product gives CG another matrix each time: products of one vector are
+        equal, and those of two vectors are of one linear map."""
         policy, batch, _ = case
         local = linearise(policy, batch.obs)
-        moved = local.predict(jax.tree.map(lambda x: x + 0.05 * jnp.cos(x * 9), local.params))
-        for n in np.flatnonzero(np.asarray(batch.weight)):
-            other = batch._replace(advantage=batch.advantage.at[n].add(1.0, mode="drop") * jnp.ones(2).at[0].set(1.5))
-            for what in (
-                lambda b: trees.ravel(st.expected_advantage.gradient(local, b).vector)[0],
-                lambda b: st.expected_advantage.gain(local.distribution, moved, b),
-            ):
-                assert not np.allclose(what(batch), what(other), rtol=1e-9, atol=0)
+        operator = metric.operator(local, batch)
+        u, v = local.params, jax.tree.map(lambda x: jnp.cos(9 * x), local.params)
+        first, again, other, both = (np.asarray(trees.ravel(operator(x))[0]) for x in (u, u, v, trees.axpy(2.0, u, v)))
+        np.testing.assert_array_equal(first, again)
+        np.testing.assert_allclose(both, 2 * first + other, rtol=0, atol=1e-12 * np.abs(both).max())
+
+    def test_pitfall_8_gradient_and_line_search_see_the_whole_batch(self, case) -> None:
+        """What every entry of the batch adds to gradient, gain and KL is what the equations say, none left out."""
+        policy, batch, _ = case
+        local = linearise(policy, batch.obs)
+        old, new = local.distribution, local.predict(jax.tree.map(lambda x: x + 0.05 * jnp.cos(x * 9), local.params))
+        weight = np.asarray(batch.weight)[:, None] * np.asarray(batch.action_weight)
+
+        def gradient(advantage: Any) -> Any:
+            return trees.ravel(st.expected_advantage.gradient(local, batch._replace(advantage=advantage)).vector)[0]
+
+        def gain(advantage: Any) -> Any:
+            return st.expected_advantage.gain(old, new, batch._replace(advantage=advantage))
+
+        score = Oracle(policy, batch).log_prob_jacobian(np.asarray(batch.action))
+        by_entry = np.asarray(jax.jacobian(gradient)(batch.advantage))
+        np.testing.assert_allclose(by_entry, np.moveaxis(weight[:, :, None] * score, 2, 0), atol=1e-13)
+        ratio = np.exp(np.asarray(log_probs(new, batch.action)) - np.asarray(log_probs(old, batch.action)))
+        np.testing.assert_allclose(jax.grad(gain)(batch.advantage), weight * (ratio - 1), atol=1e-13)
+        assert float(gain(batch.advantage)) == pytest.approx(np.sum(weight * (ratio - 1) * np.asarray(batch.advantage)))
+        by_row = jax.grad(lambda w: mean_kl(old, new, w))(batch.weight)
+        np.testing.assert_allclose(by_row, np.where(weight[:, 0] > 0, old.kl(new), 0.0), atol=1e-13)
+
+    def test_pitfall_2_the_kl_of_a_step_is_from_old_to_new(self) -> None:
+        """KL(π_old‖π_new) of a long step, by the closed form in NumPy; the other direction is another number."""
+        policy, batch = in_dtype(problem("mlp-gaussian"), jnp.float32)
+        algorithm = st.npg(delta=0.3)
+        after, _, info = algorithm.update(policy, algorithm.init(policy), batch)
+        says = [jax.vmap(p)(batch.obs) for p in (policy, after)]
+        (m0, s0), (m1, s1) = ((np.asarray(p.mean), np.exp(np.asarray(p.log_std))) for p in says)
+
+        def kl(m0: Any, s0: Any, m1: Any, s1: Any) -> float:
+            rows = np.sum(np.log(s1 / s0) + (s0**2 + (m0 - m1) ** 2) / (2 * s1**2) - 0.5, axis=-1)
+            return float(np.asarray(batch.weight) @ rows)
+
+        forward, backward = kl(m0, s0, m1, s1), kl(m1, s1, m0, s0)
+        assert abs(forward - backward) > 0.01 * forward
+        assert float(info.kl) == pytest.approx(forward, rel=1e-4)
 
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -312,6 +383,21 @@ class TestParts:
     def test_bad_settings(self, make: Any, message: str) -> None:
         with pytest.raises(st.UsageError, match=message):
             make()
+
+    @pytest.mark.parametrize("method", [st.npg, st.trpo])
+    def test_every_part_can_be_exchanged(self, method: Any) -> None:
+        parts = {"metric": st.empirical_fisher, "solver": st.SampleSpace(), "damping": 0.3, "step": st.Fixed(0.1)}
+        made = method(0.02, **parts)
+        assert {name: getattr(made, name) for name in parts} == parts
+        assert method(0.02).step == (st.Normalised(0.02) if method is st.npg else st.TrustRegion(0.02))
+        assert method().solver == (st.Automatic() if method is st.npg else st.ConjugateGradient(10))
+        assert method().metric == st.fisher
+        assert method().damping is None
+
+    def test_the_default_damping_is_0_for_small_float64_policies_alone(self) -> None:
+        for states, dtype, expected in ((500, jnp.float64, 0.0), (501, jnp.float64, 0.1), (2, jnp.float32, 0.1)):
+            with jax.enable_x64(dtype == jnp.float64):
+                assert default_damping(jnp.zeros((states, 2), dtype)) == expected
 
     def test_algorithms_are_values(self) -> None:
         assert st.trpo(0.02) == st.trpo(0.02)
@@ -330,6 +416,14 @@ class TestExact:
         assert len(infos) == 60
         assert values[-1] > values[0] + 0.9 * (best - values[0])
         assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 for leaf in jax.tree.leaves(policies[-1]))
+
+    def test_iterate_is_improve_again_and_again(self) -> None:
+        mdp = random_mdp(3, 2, 4, 1)
+        policies, infos = st.iterate(st.TabularSoftmax(np.zeros((3, 2))), mdp, st.npg(delta=0.05), steps=2)
+        for before, after, info in zip(policies[:-1], policies[1:], infos, strict=True):
+            alone, said = st.improve(before, mdp, st.npg(delta=0.05))
+            np.testing.assert_array_equal(after.logits, alone.logits)
+            np.testing.assert_array_equal(info.kl, said.kl)
 
     def test_R22_the_batch_gradient_is_that_of_the_value_over_the_horizon(self) -> None:
         mdp = random_mdp(3, 3, 4, 1)

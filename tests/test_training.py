@@ -15,13 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode
 
 import steepest as st
-from environments import Counting
+from environments import Counting, vector
+from steepest.critics import AdamFit
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
-from steepest.training.config import from_record, to_record, with_settings
+from steepest.training.assembly import build_algorithm, build_learner
+from steepest.training.config import UpdateConfig, from_record, to_record, with_settings
+from steepest.training.learner import Learner
 from steepest.training.presets import resolve
 
 SMALL: dict[str, Any] = {
@@ -103,6 +107,44 @@ class TestRun:
         assert returns.dtype == np.float64
         np.testing.assert_array_equal(returns, st.evaluate(run.agent, "CartPole-v1", episodes=7, seed=3))
 
+    def test_pitfall_15_runs_with_neighbouring_seeds_share_no_stream(self, tmp_path: Path) -> None:
+        """Nor do training and evaluation, or the resets after each evaluation in a world that serves for both."""
+
+        class Recording(Counting):
+            seeds: list[int] = []  # noqa: RUF012
+
+            def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+                if seed is not None:
+                    Recording.seeds.append(seed)
+                return super().reset(seed=seed)
+
+        seen: list[set[int]] = []
+        for seed in (0, 1, 2):
+            Recording.seeds = []
+            world = vector([Recording(7) for _ in range(4)], AutoresetMode.SAME_STEP)
+            settings = {k: v for k, v in SMALL.items() if k != "envs"}
+            run = st.train(world, "trpo", out=tmp_path / str(seed), seed=seed, **settings)
+            seen.append(set(Recording.seeds))
+            assert len(seen[-1]) == 4 * (1 + 2 + 1 + 1)  # the first reset, one after each evaluation, theirs, the last
+            episodes = read_lines(run.path / "episodes.jsonl")
+            assert {(e["return"], e["length"]) for e in episodes} == {(7.0, 7)}  # none goes across an evaluation
+        assert len(set.union(*seen)) == sum(map(len, seen))
+
+    def test_the_best_checkpoint_is_the_agent_of_the_best_evaluation(self, tmp_path: Path) -> None:
+        agents: list[tuple[float, st.Agent]] = []
+
+        def watch(event: st.IterationEvent) -> None:
+            assert event.evaluation is not None
+            agents.append((float(event.evaluation.mean()), event.agent))
+
+        settings = {**SMALL, "evaluation": {"every": 1, "episodes": 3}}
+        run = st.train("CartPole-v1", "trpo", out=tmp_path / "run", callbacks=[watch], **settings)
+        means = [mean for mean, _ in agents]
+        assert min(means) < max(means)
+        latest = max(i for i, mean in enumerate(means) if mean == max(means))
+        assert same(st.load(run.path, checkpoint="best"), agents[latest][1])
+        assert RunFolder.open(run.path).load_checkpoint("best")[1]["progress"]["best"] == max(means)
+
 
 class TestGoingOn:
     def test_a_resumed_run_goes_on(self, tmp_path: Path) -> None:
@@ -115,6 +157,40 @@ class TestGoingOn:
         assert not same(second.agent, first.agent)
         with pytest.raises(st.UsageError, match="has done its 1024 steps"):
             st.resume(first.path)
+
+    def test_a_resumed_run_is_the_one_that_was_not_interrupted(self, tmp_path: Path) -> None:
+        """To the bit, where no episode is under way at a checkpoint: 31 steps and the ghost row of a reset make 32."""
+
+        class Clockwork(gymnasium.Env):
+            observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+            action_space = gymnasium.spaces.Discrete(2)
+
+            def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+                self.count = 0
+                return np.zeros(2, np.float32), {}
+
+            def step(self, action: int) -> Any:
+                self.count += 1
+                obs = np.array([self.count, action], np.float32)
+                return obs, float(action * np.sin(self.count)), self.count == 31, False, {}
+
+        settings = {**SMALL, "normalise_observations": True, "scale_rewards": True, "evaluation": {"every": 124}}
+        whole = st.train(Clockwork, "trpo", out=tmp_path / "whole", **{**settings, "steps": 4 * 124})
+        half = st.train(Clockwork, "trpo", out=tmp_path / "half", **{**settings, "steps": 2 * 124})
+        after = st.resume(half.path, env=Clockwork, steps=4 * 124)
+        assert len(after.metrics) == 4
+        for one, other in zip(whole.metrics, after.metrics, strict=True):
+            kept = [k for k in one if not k.startswith("time/") and k != "return/recent"]
+            assert {k: one[k] for k in kept} == {k: other[k] for k in kept}
+        np.testing.assert_array_equal(whole.evaluation, after.evaluation)
+        (arrays_, info), (others, other_info) = (RunFolder.open(r.path).load_checkpoint("last") for r in (whole, after))
+        assert any("optimiser" in name for name in arrays_)
+        assert any("reward_scale" in name for name in arrays_)
+        assert arrays_.keys() == others.keys()
+        for name, array in arrays_.items():
+            np.testing.assert_array_equal(array, others[name], err_msg=name)
+        expected = {**info["progress"], "resumed": 1, "seconds": other_info["progress"]["seconds"]}
+        assert other_info["progress"] == expected
 
     def test_logs_are_cut_back_to_the_checkpoint(self, tmp_path: Path) -> None:
         first = st.train("CartPole-v1", "trpo", out=tmp_path / "run", **SMALL)
@@ -289,6 +365,24 @@ class TestConfig:
         config = with_settings(st.TrainConfig("X-v0"), {"delta": 0.5, "policy": {"hidden": [3]}, "critic.epochs": 4})
         assert config.policy.hidden == (3,)
         assert from_record(json.loads(json.dumps(to_record(config)))) == config
+
+    def test_every_setting_of_the_update_reaches_the_algorithm(self) -> None:
+        config = UpdateConfig(0.02, 0.3, "cg", 7, "empirical-fisher", True, 3, 0.5)
+        fisher, cg = st.empirical_fisher, st.ConjugateGradient(7)
+        step, region = st.Normalised(0.02, damped_form=True), st.TrustRegion(0.02, 3, 0.5, True)
+        assert build_algorithm("pg", config) == st.pg(step=step)
+        assert build_algorithm("npg", config) == st.npg(metric=fisher, solver=cg, damping=0.3, step=step)
+        assert build_algorithm("trpo", config) == st.trpo(metric=fisher, solver=cg, damping=0.3, step=region)
+        assert build_algorithm("trpo", UpdateConfig(cg_iterations=7)) == st.trpo(solver=cg)
+        assert build_algorithm("npg", UpdateConfig(cg_iterations=7)) == st.npg(solver=st.Automatic(7))
+        assert build_algorithm("npg", UpdateConfig(solver="direct")) == st.npg(solver=st.Direct())
+        assert build_algorithm("npg", UpdateConfig(solver="sample-space")) == st.npg(solver=st.SampleSpace())
+
+    def test_every_setting_of_the_learner_reaches_it(self) -> None:
+        settings = {"gamma": 0.9, "gae_lambda": 0.8, "centre_advantages": False}
+        critic = {"learning_rate": 0.1, "epochs": 2, "minibatch": 3}
+        config = with_settings(st.TrainConfig("X"), {**settings, "critic": critic})
+        assert build_learner(config, st.npg()) == Learner(st.npg(), AdamFit(0.1, 2, 3), 0.9, 0.8, False)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

@@ -131,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"steepest {version('steepest')}")
         return 0
     debug = "--debug" in arguments
+    sys.path.append(os.getcwd())  # where `my_package:MyEnv-v0` is looked for, after everything installed
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

@@ -13,19 +13,21 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from steepest.trees import AnyArray
+
 
 class Dense(eqx.Module):
     """x ↦ xW + b.  weight: [in, out], orthogonal of the given gain; bias: [out], zeros."""
 
-    weight: Float[Array, "in out"]
-    bias: Float[Array, " out"]
+    weight: Float[AnyArray, "in out"]
+    bias: Float[AnyArray, " out"]
 
     def __init__(self, inputs: int, outputs: int, *, gain: float = math.sqrt(2.0), key: PRNGKeyArray):
         self.weight = jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs))
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return x @ self.weight + self.bias
+    def __call__(self, x: Float[AnyArray, " in"]) -> Float[Array, " out"]:
+        return jnp.matmul(x, self.weight) + self.bias
 
 
 class Mlp(eqx.Module):
@@ -41,7 +43,7 @@ class Mlp(eqx.Module):
             Dense(i, o, gain=g, key=k) for i, o, g, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
         )
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+    def __call__(self, x: Float[AnyArray, " in"]) -> Float[Array, " out"]:
         for layer in self.layers[:-1]:
             x = jnp.tanh(layer(x))
         return self.layers[-1](x)

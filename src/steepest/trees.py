@@ -7,8 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+
+AnyArray = Array | np.ndarray
+"""What is accepted where an array is meant: parameters that left an exact method are NumPy float64."""
 
 Tree = Any  # a pytree whose leaves are float arrays
 

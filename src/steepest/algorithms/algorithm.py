@@ -144,6 +144,7 @@ def update(algorithm: Algorithm, policy: P, state: AlgorithmState, batch: Batch)
         backtracks=taken.backtracks,
         accepted=taken.reason == Reason.ACCEPTED,
         reason=taken.reason,
+        normaliser_kl=jnp.zeros_like(taken.kl),
     )
     return merge(taken.params, rest), state, info
 

@@ -8,7 +8,7 @@ There is no exact algorithm, only an exact `Batch`: the very lines that train on
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from steepest.worlds.finite.precision import exact, inwards
 P = TypeVar("P", bound=Policy)
 
 
+@runtime_checkable
 class ExactWorld(Protocol):
     """Whatever can enumerate its own batch under a policy."""
 

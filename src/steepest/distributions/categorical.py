@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from steepest.trees import AnyArray
+
 
 class Categorical(eqx.Module):
     """Distribution over {0, …, A−1}. logits: [..., A], unnormalised log-probabilities; −∞ masks an action."""
 
-    logits: Float[Array, "... A"]
+    logits: Float[AnyArray, "... A"]
 
     @property
     def log_probs(self) -> Float[Array, "... A"]:
@@ -35,7 +37,7 @@ class Categorical(eqx.Module):
         """The most probable action, the first of equals."""
         return jnp.argmax(self.logits, axis=-1)
 
-    def log_prob(self, action: Int[Array, "..."]) -> Float[Array, "..."]:
+    def log_prob(self, action: Int[AnyArray, "..."]) -> Float[Array, "..."]:
         """ln p_a in nats."""
         return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
 
@@ -60,7 +62,7 @@ class Categorical(eqx.Module):
         v = jnp.where(p > 0, tangent.logits, 0.0)
         return jnp.sqrt(p) * (v - jnp.sum(p * v, axis=-1, keepdims=True))
 
-    def whiten_transpose(self, y: Float[Array, "... A"]) -> Categorical:
+    def whiten_transpose(self, y: Float[AnyArray, "... A"]) -> Categorical:
         """Rᵀ·y = √p y − p (√p·y)."""
         p = self.probs
         root = jnp.sqrt(p)
@@ -72,7 +74,7 @@ class Categorical(eqx.Module):
         c = cotangent.logits
         return _divide(c, root) - root * jnp.sum(jnp.where(root > 0, c, 0.0), axis=-1, keepdims=True)
 
-    def whitened_score(self, action: Int[Array, "..."]) -> Float[Array, "... A"]:
+    def whitened_score(self, action: Int[AnyArray, "..."]) -> Float[Array, "... A"]:
         """u = e_a/√p_a − √p, centred: the uncentred form cancels in float32."""
         root = jnp.sqrt(self.probs)
         return _divide(jax.nn.one_hot(action, root.shape[-1], dtype=root.dtype), root) - root

@@ -14,7 +14,7 @@ All methods act on the last axis and broadcast over leading ones, so one class s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
@@ -40,19 +40,19 @@ class Distribution(Protocol):
         """−E ln π in nats, summed over the dimensions of the action."""
         ...
 
-    def kl(self, other: Self) -> Float[Array, "..."]:
+    def kl(self, other: Any) -> Float[Array, "..."]:
         """KL(self‖other) in nats, summed over the dimensions of the action; exactly 0 for equal parameters."""
         ...
 
-    def whiten(self, tangent: Self) -> Float[Array, "... k"]:
+    def whiten(self, tangent: Any) -> Float[Array, "... k"]:
         """R·ż for a tangent ż on z."""
         ...
 
-    def whiten_transpose(self, y: Float[Array, "... k"]) -> Self:
+    def whiten_transpose(self, y: Float[Array, "... k"]) -> Any:
         """Rᵀ·y, a cotangent on z."""
         ...
 
-    def whiten_cotangent(self, cotangent: Self) -> Float[Array, "... k"]:
+    def whiten_cotangent(self, cotangent: Any) -> Float[Array, "... k"]:
         """R⁺ᵀ·c: the y ⟂ null(Rᵀ) with Rᵀy = c, for a c in the range of Rᵀ."""
         ...
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from steepest.trees import AnyArray
+
 _ROOT_2 = math.sqrt(2.0)
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -21,19 +23,19 @@ _LOG_2PI = math.log(2.0 * math.pi)
 class DiagonalGaussian(eqx.Module):
     """N(mean, diag(exp(log_std))²). mean, log_std: [..., d], in the units of the action and their logarithm."""
 
-    mean: Float[Array, "... d"]
-    log_std: Float[Array, "... d"]
+    mean: Float[AnyArray, "... d"]
+    log_std: Float[AnyArray, "... d"]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... d"]:
         """One action for each leading index."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(self.log_std) * noise
+        return jnp.exp(self.log_std) * noise + self.mean
 
     def mode(self) -> Float[Array, "... d"]:
         """μ."""
-        return self.mean
+        return jnp.asarray(self.mean)
 
-    def log_prob(self, action: Float[Array, "... d"]) -> Float[Array, "..."]:
+    def log_prob(self, action: Float[AnyArray, "... d"]) -> Float[Array, "..."]:
         """ln density in nats, summed over d."""
         error = (action - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * error**2 - self.log_std - 0.5 * _LOG_2PI, axis=-1)
@@ -48,20 +50,20 @@ class DiagonalGaussian(eqx.Module):
         error = (self.mean - other.mean) * jnp.exp(-other.log_std)
         return jnp.sum(0.5 * jnp.expm1(2.0 * d) - d + 0.5 * error**2, axis=-1)
 
-    def whiten(self, tangent: DiagonalGaussian) -> Float[Array, "... 2d"]:
+    def whiten(self, tangent: DiagonalGaussian) -> Float[Array, "... k"]:
         """R·ż = (μ̇/σ, √2 (ln σ)˙)."""
         return jnp.concatenate([tangent.mean * jnp.exp(-self.log_std), _ROOT_2 * tangent.log_std], axis=-1)
 
-    def whiten_transpose(self, y: Float[Array, "... 2d"]) -> DiagonalGaussian:
+    def whiten_transpose(self, y: Float[AnyArray, "... k"]) -> DiagonalGaussian:
         """Rᵀ·y."""
         first, second = jnp.split(y, 2, axis=-1)
         return DiagonalGaussian(first * jnp.exp(-self.log_std), _ROOT_2 * second)
 
-    def whiten_cotangent(self, cotangent: DiagonalGaussian) -> Float[Array, "... 2d"]:
+    def whiten_cotangent(self, cotangent: DiagonalGaussian) -> Float[Array, "... k"]:
         """R⁻ᵀ·c: R is square and invertible."""
         return jnp.concatenate([cotangent.mean * jnp.exp(self.log_std), cotangent.log_std / _ROOT_2], axis=-1)
 
-    def whitened_score(self, action: Float[Array, "... d"]) -> Float[Array, "... 2d"]:
+    def whitened_score(self, action: Float[AnyArray, "... d"]) -> Float[Array, "... k"]:
         """u = (ε, (ε² − 1)/√2)."""
         error = (action - self.mean) * jnp.exp(-self.log_std)
         return jnp.concatenate([error, (error**2 - 1.0) / _ROOT_2], axis=-1)

@@ -9,17 +9,17 @@ no double backpropagation through the KL.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from steepest.distributions import Distribution, Policy
 from steepest.parameters import merge, split
 
-D = TypeVar("D", bound=Distribution)
 
-
-class Local(NamedTuple, Generic[D]):
+@dataclass(frozen=True)
+class Local:
     """A policy linearised at θ over the N observations of a batch.
 
     params: θ, a pytree.
@@ -30,10 +30,10 @@ class Local(NamedTuple, Generic[D]):
     """
 
     params: Any
-    predict: Callable[[Any], D]
-    distribution: D
-    push: Callable[[Any], D]
-    pull: Callable[[D], Any]
+    predict: Callable[[Any], Distribution]
+    distribution: Distribution
+    push: Callable[[Any], Distribution]
+    pull: Callable[[Distribution], Any]
 
 
 def linearise(policy: Policy, obs: Any) -> Local:

@@ -10,7 +10,7 @@ A metric is a value with two methods: its operator at a policy, and the dual y w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from steepest.geometry.objectives import Gradient
 from steepest.linear import Gram, Identity, Operator
 
 
+@runtime_checkable
 class Metric(Protocol):
     """A quadratic form on steps in θ."""
 

@@ -9,7 +9,7 @@ distribution, and the coefficient of each sample's score.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class Gradient(NamedTuple):
     coefficient: Float[Array, "N m"] | None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is to be made larger."""
 

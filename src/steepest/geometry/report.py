@@ -47,6 +47,8 @@ class StepInfo(NamedTuple):
     backtracks: how often the line search shrank the step.
     accepted: whether θ has changed.
     reason: a `Reason`.
+    normaliser_kl: KL of the policy returned before and after the refresh of the agent's observation statistics, nats
+        per state: it is outside any trust region. 0 where there are none.
     """
 
     gradient_norm: Float[Array, ""]
@@ -64,3 +66,4 @@ class StepInfo(NamedTuple):
     backtracks: Int[Array, ""]
     accepted: Bool[Array, ""]
     reason: Int[Array, ""]
+    normaliser_kl: Float[Array, ""]

@@ -72,10 +72,8 @@ def pseudo_solve(matrix: Float[Array, "n n"], rhs: Float[Array, " n"]) -> Float[
     return _row_space(vectors, d, keep, (vectors @ coordinates) / d)
 
 
-def least_norm(
-    factor: Float[Array, "R P"], *, rhs: Float[Array, " P"], dual: Float[Array, " R"] | None
-) -> Float[Array, " P"]:
-    """(SᵀS)⁺b of least norm from S itself: S⁺y where a dual y with Sᵀy = b is known, else S⁺S⁺ᵀb."""
+def least_norm(factor: Float[Array, "R P"], *, rhs: Float[Array, " P"], dual: Array | None) -> Float[Array, " P"]:
+    """(SᵀS)⁺b of least norm from S itself: S⁺y where a dual y (of R entries) with Sᵀy = b is known, else S⁺S⁺ᵀb."""
     length = jnp.linalg.norm(factor, axis=0)
     d = jnp.where(length > 0, length, 1.0)
     u, sigma, vt = jnp.linalg.svd(factor / d, full_matrices=False)

@@ -7,7 +7,7 @@ time. Vectors are pytrees of one structure; rows (where S maps to) are arrays of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from steepest import trees
 _COLUMNS_AT_A_TIME = 64
 
 
+@runtime_checkable
 class Operator(Protocol):
     """M + λI, symmetric positive semi-definite."""
 
@@ -32,7 +33,7 @@ class Operator(Protocol):
         """(M + λI)·v."""
         ...
 
-    def damped(self, damping: Any) -> Self:
+    def damped(self, damping: Any) -> Operator:
         """The same M with another λ."""
         ...
 

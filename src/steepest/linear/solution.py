@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jax import Array
 from jaxtyping import Float, Int
@@ -41,6 +41,7 @@ class Solution(NamedTuple):
     iterations: Int[Array, ""]
 
 
+@runtime_checkable
 class Solver(Protocol):
     """How M⁻¹b is computed."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest.distributions import Categorical, DiagonalGaussian
 from steepest.layers import Mlp
+from steepest.trees import AnyArray
 
 _HEAD_GAIN = 0.01  # the first policy is almost the same in all states (Andrychowicz et al. 2021)
 
@@ -21,7 +21,7 @@ class MlpCategorical(eqx.Module):
     def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
         self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
 
-    def __call__(self, obs: Float[Array, "..."]) -> Categorical:
+    def __call__(self, obs: Float[AnyArray, "..."]) -> Categorical:
         return Categorical(self.net(jnp.ravel(obs)))
 
 
@@ -32,7 +32,7 @@ class MlpGaussian(eqx.Module):
     """
 
     net: Mlp
-    log_std: Float[Array, " d"]
+    log_std: Float[AnyArray, " d"]
 
     def __init__(
         self,
@@ -46,5 +46,5 @@ class MlpGaussian(eqx.Module):
         self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
         self.log_std = jnp.full(actions, initial_log_std, jnp.float32)
 
-    def __call__(self, obs: Float[Array, "..."]) -> DiagonalGaussian:
+    def __call__(self, obs: Float[AnyArray, "..."]) -> DiagonalGaussian:
         return DiagonalGaussian(self.net(jnp.ravel(obs)), self.log_std)

@@ -6,18 +6,18 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.parameters import Frozen, frozen
+from steepest.trees import AnyArray
 
 
 class TabularSoftmax(eqx.Module):
     """π(a|s) ∝ exp θ_sa.  logits: θ, [S, A]. One null direction of the Fisher matrix for each state."""
 
-    logits: Float[Array, "S A"]
+    logits: Float[AnyArray, "S A"]
 
     def __init__(self, logits: Any):
         logits = _floating(logits)
@@ -25,15 +25,15 @@ class TabularSoftmax(eqx.Module):
             raise UsageError(f"TabularSoftmax takes logits of shape [S, A], got {tuple(logits.shape)}")
         self.logits = logits
 
-    def __call__(self, state: Int[Array, ""]) -> Categorical:
+    def __call__(self, state: Any) -> Categorical:
         return Categorical(jnp.asarray(self.logits)[state])
 
 
 class LogLinearSoftmax(eqx.Module):
     """π(a|s) ∝ exp θᵀφ_sa.  theta: θ, [P]; features: φ, [S, A, P], frozen."""
 
-    theta: Float[Array, " P"]
-    features: Frozen[Float[Array, "S A P"]]
+    theta: Float[AnyArray, " P"]
+    features: Frozen[Float[AnyArray, "S A P"]]
 
     def __init__(self, theta: Any, features: Any):
         theta, features = _floating(theta), _floating(features)
@@ -45,11 +45,11 @@ class LogLinearSoftmax(eqx.Module):
         self.theta = theta
         self.features = frozen(features)
 
-    def __call__(self, state: Int[Array, ""]) -> Categorical:
+    def __call__(self, state: Any) -> Categorical:
         return Categorical(jnp.asarray(self.features.value)[state] @ self.theta)
 
 
-def _floating(x: Any) -> Array:
+def _floating(x: Any) -> AnyArray:
     """An array of a float dtype; keeps a NumPy float64 array as it is, which jnp outside x64 would round."""
     if eqx.is_inexact_array(x):
         return x

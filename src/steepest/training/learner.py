@@ -35,12 +35,10 @@ class LearnerState(NamedTuple):
 
 
 class IterationInfo(NamedTuple):
-    """step: the trust report.  critic: the fit's.  normaliser_kl: KL of the new policy before and after the refresh of
-    the observation statistics, nats per state: it is outside any trust region.  advantage_std: raw reward units."""
+    """step: the trust report.  critic: the fit's.  advantage_std: raw reward units."""
 
     step: StepInfo
     critic: FitInfo
-    normaliser_kl: Array
     advantage_std: Array
 
 
@@ -112,5 +110,5 @@ def _update(
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
     moved = mean_kl(jax.vmap(policy)(batch.obs), jax.vmap(policy)(normalise(refreshed, flat)), batch.weight)
     spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.advantage**2))
-    info = IterationInfo(step, fit, moved, spread)
+    info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread)
     return LearnerState(policy, algorithm, critic, optimiser), info

@@ -175,7 +175,6 @@ def _metrics(
     row: dict[str, Any] = {f"update/{name}": value.item() for name, value in step._asdict().items()}
     row["update/reason"] = Reason(int(step.reason)).name.lower()
     row["update/status"] = Status(int(step.status)).name.lower()
-    row["update/normaliser_kl"] = float(info.normaliser_kl)
     row["update/advantage_std"] = float(info.advantage_std)
     row |= {f"critic/{name}": value.item() for name, value in info.critic._asdict().items()}
     row["return/mean"] = float(np.mean([e.ret for e in episodes])) if episodes else math.nan
