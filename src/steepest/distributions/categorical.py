@@ -80,7 +80,7 @@ class Categorical(eqx.Module):
         return _divide(jax.nn.one_hot(action, root.shape[-1], dtype=root.dtype), root) - root
 
 
-def _divide(a: Array, root: Array) -> Array:
+def _divide(a: AnyArray, root: Array) -> Array:
     """a/√p, 0 where p = 0; the inner `where` keeps NaN out of derivatives."""
     return jnp.where(root > 0, a / jnp.where(root > 0, root, 1.0), 0.0)
 

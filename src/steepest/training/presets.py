@@ -1,6 +1,7 @@
 """The rule that fills the settings nobody chose: one setting for discrete actions, one for continuous ones.
 
-Discrete: after the tuned settings for classic control of other libraries. Continuous: what worked on MuJoCo in trials.
+Discrete: after settings for classic control that are common elsewhere. Continuous: tuned on Hopper-v5 at 300 000 steps,
+with seeds 0, 1 and 2, among ten settings of batch, δ, λ, σ and critic; see the README for what fresh seeds give.
 """
 
 from __future__ import annotations
