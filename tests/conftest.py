@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("layers", "batch", "trees", "linear", "distributions", "policies", "geometry", "critics", "algorithms")
+CHECKED = ("layers", "batch", "trees", "linear", "distributions", "policies", "geometry", "critics")
 
 install_import_hook([f"steepest.{room}" for room in (*CHECKED, "sampling.advantages")], "beartype.beartype")

@@ -33,7 +33,11 @@ def problem(rows: int = 64) -> tuple[jax.Array, jax.Array, jax.Array]:
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(rows, 2)).astype(np.float32)
     weight = np.where(np.arange(rows) % 4 == 0, 0.0, 1.0).astype(np.float32)
-    return jnp.asarray(obs), jnp.asarray(obs @ np.float32([2.0, -1.0]) + 3.0), jnp.asarray(weight / weight.sum())
+    return (
+        jnp.asarray(obs),
+        jnp.asarray(obs @ np.array([2.0, -1.0], np.float32) + 3.0),
+        jnp.asarray(weight / weight.sum()),
+    )
 
 
 def fit(fitter: AdamFit, critic: Any, obs: Any, target: Any, weight: Any, seed: int = 0) -> tuple[Any, Any, FitInfo]:
@@ -120,6 +124,19 @@ def test_every_epoch_has_every_row_once() -> None:
     seen = np.asarray(first.weight) / -2e6  # rows 0 and 1 alone have a feature: each was seen at one of the 8 times
     assert all(np.isclose(decay, x, rtol=1e-4).sum() == 1 for x in seen)
     assert seen[0] != seen[1]
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    """As above, over two epochs: a row's place in the first is not its place in the second, for most rows."""
+    decay = 0.1 * 0.9 ** np.arange(16)
+    both = decay[8:, None] + decay[None, :8]  # [place in the first epoch, in the second], from the end
+    places = []
+    for seed in range(4):
+        fitter = AdamFit(1e-6, epochs=2, minibatch=1)
+        _, state, _ = fit(fitter, ZERO, jnp.eye(8)[:, :2], jnp.full(8, 1e6), jnp.full(8, 1 / 8), seed)
+        for seen in np.asarray(state[0].mu.weight) / -2e6:
+            places.append(np.unravel_index(np.argmin(np.abs(both - seen)), both.shape))
+    assert sum(one != two for one, two in places) >= 4
 
 
 def test_the_report_is_of_the_critic_before_the_fit() -> None:

@@ -38,8 +38,18 @@ class Affine(eqx.Module):
 CRITIC = Affine(jnp.array([0.7, -0.3]), jnp.array(0.2))
 
 
-def policy() -> st.MlpGaussian:
-    return jax.tree.map(lambda x: x + 0.3, st.MlpGaussian(2, 1, (3,), key=jax.random.key(1)))
+class Uneven(eqx.Module):
+    """A Gaussian whose deviation varies from state to state, so that its KL is not symmetric."""
+
+    mean: jax.Array
+    spread: jax.Array
+
+    def __call__(self, obs: Any) -> st.DiagonalGaussian:
+        return st.DiagonalGaussian(obs @ self.mean, obs @ self.spread)
+
+
+def policy() -> Uneven:
+    return Uneven(jnp.array([[0.5], [-0.3]]), jnp.array([[0.2], [0.1]]))
 
 
 def rollout(acted: Scaling = ACTED) -> Rollout:

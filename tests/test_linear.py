@@ -118,15 +118,17 @@ def test_every_operator_is_one_matrix_in_all_its_forms() -> None:
                 np.testing.assert_allclose(damped.matrix(tree(v)), dense, atol=1e-12)
 
 
-def test_a_rare_state_is_not_cut_off() -> None:
-    """Two blocks, one of weight 1e-14, below a global cut-off in SᵀS: both are solved, null directions at 0."""
+@pytest.mark.parametrize("root", [1e-7, 1e-20])
+def test_a_rare_state_is_not_cut_off(root: float) -> None:
+    """Two blocks, one of weight root², below a global cut-off in SᵀS, and for 1e-20 in S: both are solved, null
+    directions at 0."""
     block = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    root = np.sqrt(1e-14)
     s = np.block([[block, np.zeros((2, 2))], [np.zeros((2, 2)), root * block]])
     y = np.array([1.0, -1.0, 1.0, -1.0])
     with jax.enable_x64(True):
-        x = flat(Direct()(gram(s), tree(s.T @ y)).x)
-    np.testing.assert_allclose(x, [0.5, -0.5, 0.5 / root, -0.5 / root], rtol=1e-6)
+        for dual in (None, jnp.asarray(y)):
+            x = flat(Direct()(gram(s), tree(s.T @ y), dual).x)
+            np.testing.assert_allclose(x, [0.5, -0.5, 0.5 / root, -0.5 / root], rtol=1e-6)
 
 
 class TestConjugateGradient:
@@ -192,6 +194,19 @@ class TestConjugateGradient:
                 assert float(solution.residual) == pytest.approx(left, rel=1e-9)
             loose = ConjugateGradient(50, tolerance=1e-6)(gram(s), tree(b))
             assert float(loose.residual) <= 1e-6
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_singular_matrix_is_not_walked_along_its_null_space(self, seed: int) -> None:
+        """Rounding leaves a little curvature where there is none: an absolute test of it lets x grow by 1e7."""
+        s, y = problem(20, 6, 3, seed)
+        s = s.astype(np.float32)
+        b = s.T @ y.astype(np.float32)
+        solution = ConjugateGradient(50, tolerance=0.0)(gram(s), tree(b))
+        assert Status(int(solution.status)) is Status.CURVATURE
+        expected = np.linalg.pinv(np.float64(s).T @ s, rcond=1e-6) @ b
+        error = flat(solution.x) - expected
+        assert np.linalg.norm(s @ error) < 1e-3 * np.linalg.norm(s @ expected)
+        assert np.linalg.norm(error) < 0.05 * np.linalg.norm(expected)
 
     def test_many_parameters_in_float32(self) -> None:
         """40 000 eigenvalues in [.1, 1], where an absolute curvature test gives up."""

@@ -170,7 +170,9 @@ rare = arrays(bool, st.sampled_from([False, False, False, True]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(numbers, numbers, numbers, rare, rare, st.one_of(flags, rare.map(np.logical_not)), st.sampled_from([0, 0.5, 1]))
+@given(
+    numbers, numbers, numbers, rare, rare, st.one_of(flags, rare.map(np.logical_not)), st.sampled_from([0.0, 0.5, 1.0])
+)
 def test_gae_is_its_definition_for_every_pattern_of_ends(reward, value, next_value, terminated, truncated, valid, lam):
     given_ = reward, value, next_value, terminated, truncated, valid
     advantage, target = gae(*given_, gamma=0.9, lam=lam)

@@ -95,12 +95,13 @@ def test_R26_the_realised_kl_is_delta_whatever_the_damping(case, damping: float)
 
 def test_R25_steps_do_not_see_the_scale_of_the_rewards(case) -> None:
     policy, batch, _ = case
-    scaled = batch._replace(advantage=batch.advantage * 1024)
     for algorithm in (*ALGORITHMS.values(), st.npg(step=st.Fixed(1e-3))):
         one, _, _ = algorithm.update(policy, algorithm.init(policy), batch)
-        other, _, _ = algorithm.update(policy, algorithm.init(policy), scaled)
-        ratio = np.linalg.norm(change(policy, other)) / np.linalg.norm(change(policy, one))
-        assert ratio == pytest.approx(1024 if isinstance(algorithm.step, st.Fixed) else 1.0, rel=1e-6)
+        for scale in (2.0**-20, 1024.0):  # a small gradient is a gradient
+            scaled = batch._replace(advantage=batch.advantage * scale)
+            other, _, _ = algorithm.update(policy, algorithm.init(policy), scaled)
+            ratio = np.linalg.norm(change(policy, other)) / np.linalg.norm(change(policy, one))
+            assert ratio == pytest.approx(scale if isinstance(algorithm.step, st.Fixed) else 1.0, rel=1e-6)
 
 
 def test_R5_gradient_ascent_is_the_euclidean_case(case) -> None:
@@ -220,6 +221,7 @@ class TestFailedSteps:
         ("trial", "reason"),
         [
             (lambda t: (jnp.array(-1.0), jnp.array(0.0)), st.Reason.LINE_SEARCH),
+            (lambda t: (jnp.array(0.0), jnp.array(0.0)), st.Reason.LINE_SEARCH),
             (lambda t: (jnp.array(1.0), jnp.array(1.0)), st.Reason.LINE_SEARCH),
             (lambda t: (jnp.array(jnp.nan), jnp.array(0.0)), st.Reason.NONFINITE_STEP),
             (lambda t: (jnp.array(1.0), jnp.array(jnp.nan)), st.Reason.NONFINITE_STEP),
@@ -235,10 +237,14 @@ class TestFailedSteps:
         assert float(taken.kl) == float(taken.gain) == 0.0
         assert int(taken.backtracks) == 4
 
-    def test_an_overflowing_step(self) -> None:
+    @pytest.mark.parametrize("step", [st.Fixed(1e38), st.Normalised(1e38), st.TrustRegion(1e38, backtracks=0)])
+    def test_an_overflowing_step(self, step: Any) -> None:
+        """Also where gain and KL do not see it."""
         theta = jnp.full(3, 3e38)
-        solution = Solution(jnp.ones(3), jnp.array(0), jnp.array(0.0), jnp.array(0))
-        taken = st.Fixed(1e38)(theta, jnp.ones(3), solution, Dense(jnp.eye(3)), lambda t: (t.sum(), t.sum() * 0))
+        solution = Solution(jnp.full(3, 1e20), jnp.array(0), jnp.array(0.0), jnp.array(0))
+        taken = step(
+            theta, jnp.ones(3), solution, Dense(2e-38 * jnp.eye(3)), lambda t: (jnp.array(1.0), jnp.array(0.0))
+        )
         np.testing.assert_array_equal(taken.params, theta)
         assert st.Reason(int(taken.reason)) is st.Reason.NONFINITE_STEP
 

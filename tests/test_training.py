@@ -174,23 +174,41 @@ class TestGoingOn:
                 obs = np.array([self.count, action], np.float32)
                 return obs, float(action * np.sin(self.count)), self.count == 31, False, {}
 
-        settings = {**SMALL, "normalise_observations": True, "scale_rewards": True, "evaluation": {"every": 124}}
+        settings = {**SMALL, "normalise_observations": True, "scale_rewards": True, "evaluation": {"every": 2 * 124}}
         whole = st.train(Clockwork, "trpo", out=tmp_path / "whole", **{**settings, "steps": 4 * 124})
         half = st.train(Clockwork, "trpo", out=tmp_path / "half", **{**settings, "steps": 2 * 124})
         after = st.resume(half.path, env=Clockwork, steps=4 * 124)
         assert len(after.metrics) == 4
         for one, other in zip(whole.metrics, after.metrics, strict=True):
-            kept = [k for k in one if not k.startswith("time/") and k != "return/recent"]
-            assert {k: one[k] for k in kept} == {k: other[k] for k in kept}
+            rows = ({k: v for k, v in row.items() if "time/" not in k and k != "return/recent"} for row in (one, other))
+            assert next(rows) == next(rows)
         np.testing.assert_array_equal(whole.evaluation, after.evaluation)
         (arrays_, info), (others, other_info) = (RunFolder.open(r.path).load_checkpoint("last") for r in (whole, after))
         assert any("optimiser" in name for name in arrays_)
-        assert any("reward_scale" in name for name in arrays_)
+        assert arrays_["reward_scale.count"] == arrays_["normaliser.count"] == whole.steps
         assert arrays_.keys() == others.keys()
         for name, array in arrays_.items():
             np.testing.assert_array_equal(array, others[name], err_msg=name)
         expected = {**info["progress"], "resumed": 1, "seconds": other_info["progress"]["seconds"]}
         assert other_info["progress"] == expected
+
+    def test_a_resumed_run_remembers_its_best(self, tmp_path: Path) -> None:
+        class Worsening(Counting):
+            step_of_all = 0
+
+            def step(self, action: Any) -> Any:
+                Worsening.step_of_all += 1
+                obs, _, terminated, truncated, info = super().step(action)
+                return obs, -float(Worsening.step_of_all), terminated, truncated, info
+
+        settings = {**SMALL, "steps": 100, "evaluation": {"every": 100, "episodes": 2, "final_episodes": 2}}
+        run = st.train(lambda: Worsening(7), "npg", out=tmp_path / "run", **settings)
+        first = RunFolder.open(run.path).load_checkpoint("best")[1]["progress"]
+        resumed = st.resume(run.path, env=lambda: Worsening(7), steps=300)
+        means = [row["evaluation/mean"] for row in resumed.metrics if "evaluation/mean" in row]
+        assert means == sorted(means, reverse=True)
+        assert len(means) >= 2
+        assert RunFolder.open(run.path).load_checkpoint("best")[1]["progress"] == first
 
     def test_logs_are_cut_back_to_the_checkpoint(self, tmp_path: Path) -> None:
         first = st.train("CartPole-v1", "trpo", out=tmp_path / "run", **SMALL)
@@ -249,8 +267,10 @@ class TestGoingOn:
                 solution = st.Direct()(operator, rhs)
                 return solution._replace(residual=jnp.array(jnp.nan))
 
-        with pytest.raises(st.RunError, match=r"3 updates in a row kept the policy.*solver"):
-            st.train("CartPole-v1", st.npg(solver=NotANumber()), out=tmp_path / "run", max_failures=3, **SMALL)
+        run = st.train("CartPole-v1", st.npg(solver=NotANumber()), out=tmp_path / "run", max_failures=3, **SMALL)
+        assert run.exit_code == 1
+        assert run.ended.startswith("3 updates in a row kept the policy; the last: solver")
+        assert len(run.evaluation) == 3
         assert all(np.isfinite(x).all() for x in arrays(st.load(tmp_path / "run")))
 
 
@@ -370,7 +390,7 @@ class TestConfig:
         config = UpdateConfig(0.02, 0.3, "cg", 7, "empirical-fisher", True, 3, 0.5)
         fisher, cg = st.empirical_fisher, st.ConjugateGradient(7)
         step, region = st.Normalised(0.02, damped_form=True), st.TrustRegion(0.02, 3, 0.5, True)
-        assert build_algorithm("pg", config) == st.pg(step=step)
+        assert build_algorithm("pg", UpdateConfig(0.02, damped_form=True)) == st.pg(step=step)
         assert build_algorithm("npg", config) == st.npg(metric=fisher, solver=cg, damping=0.3, step=step)
         assert build_algorithm("trpo", config) == st.trpo(metric=fisher, solver=cg, damping=0.3, step=region)
         assert build_algorithm("trpo", UpdateConfig(cg_iterations=7)) == st.trpo(solver=cg)

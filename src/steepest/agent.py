@@ -20,7 +20,7 @@ from steepest.errors import RunError, UsageError
 from steepest.normaliser import Normaliser, Scaling
 from steepest.parameters import merge, split
 from steepest.policies.specification import PolicySpec
-from steepest.spaces import Space
+from steepest.spaces import Discrete, Space
 
 
 @dataclass(eq=False)
@@ -63,6 +63,10 @@ class Agent:
         single = given.shape == shape
         if not single and given.shape[1:] != shape:
             raise UsageError(f"expected an observation of shape {shape}, or a batch of them, got {given.shape}")
+        if not np.isfinite(given).all() or (
+            isinstance(self.observation, Discrete) and ((given < 0) | (given >= self.observation.n)).any()
+        ):
+            raise UsageError(f"the observation is not in the space that the agent was trained on: {observation!r:.200}")
         key = jax.random.key(0) if self.key is None else self.key
         scaling = None if self.normaliser is None else self.normaliser.scaling()
         batch = given[None] if single else given

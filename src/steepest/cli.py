@@ -107,10 +107,11 @@ class Evaluate:
         from steepest.runs import RunFolder
         from steepest.training.config import from_record
         from steepest.training.evaluation import evaluate
-        from steepest.training.persistence import load
+        from steepest.training.persistence import load, needs
 
         _cache_compilations()
         agent = load(self.run, checkpoint=self.checkpoint)
+        needs(RunFolder.open(self.run).load_checkpoint("last")[1], "env", self.env, "--env ID")
         env = self.env if self.env is not None else from_record(RunFolder.open(self.run).read_config()).env
         returns = evaluate(agent, env, self.episodes, self.seed, not self.stochastic, allow_import=self.env is not None)
         summary = {"mean": float(returns.mean()), "std": float(returns.std()), "episodes": len(returns)}
@@ -131,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"steepest {version('steepest')}")
         return 0
     debug = "--debug" in arguments
-    sys.path.append(os.getcwd())  # where `my_package:MyEnv-v0` is looked for, after everything installed
     try:
+        sys.path.append(os.getcwd())  # where `my_package:MyEnv-v0` is looked for, after everything installed
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="steepest",
@@ -147,8 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"steepest: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("steepest: interrupted; what was saved last is in the run folder", file=sys.stderr)
+        print("steepest: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        return 141
     except Exception as error:
         if debug:
             raise

@@ -75,6 +75,10 @@ class Algorithm:
     def __post_init__(self) -> None:
         if self.damping is not None and not 0 <= self.damping < float("inf"):
             raise UsageError(f"damping must be a finite number ≥ 0, got {self.damping}")
+        for part in ("solver", "step"):
+            value = getattr(self, part)
+            if not callable(value) and not (part == "solver" and value is None):
+                raise UsageError(f"{part} must be a {part.title()} such as st.{_EXAMPLES[part]}, got {value!r}")
 
     def init(self, policy: Policy) -> AlgorithmState:
         """The state before the first update of `policy`."""
@@ -97,6 +101,9 @@ class Algorithm:
         Returns the policy after the step (the same arrays where it was not taken), the state, and the trust report.
         """
         return _update(self, policy, state, batch)
+
+
+_EXAMPLES = {"solver": "ConjugateGradient(10)", "step": "TrustRegion(0.01)"}
 
 
 @eqx.filter_jit

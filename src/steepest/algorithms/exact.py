@@ -52,6 +52,10 @@ def iterate(policy: P, mdp: ExactWorld, algorithm: Algorithm, steps: int) -> tup
     """
     if steps < 1:
         raise UsageError(f"iterate needs steps ≥ 1, got {steps}")
+    if not isinstance(algorithm, Algorithm):
+        raise UsageError(f"expected an algorithm such as st.npg(delta=0.01), got {algorithm!r}")
+    if not isinstance(mdp, ExactWorld):
+        raise UsageError(f"expected a world with an exact batch, such as st.FiniteHorizonMDP, got {mdp!r}")
     return _iterate(policy, mdp, algorithm, steps)
 
 

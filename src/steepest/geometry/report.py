@@ -22,6 +22,8 @@ class Reason(enum.IntEnum):
     """xᵀMx ≤ 0: the metric gives the direction no length."""
     NONFINITE_STEP = 5
     """The step, or the policy, gain or KL after it, is NaN or infinite."""
+    KL = 7
+    """The KL realised is a multiple of δ that the closed form cannot mean: its quadratic model does not hold here."""
     LINE_SEARCH = 6
     """No point on the line improves the surrogate within the trust region."""
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from steepest import trees
 from steepest.errors import UsageError
 from steepest.geometry.report import Reason
-from steepest.linear import Operator, Solution
+from steepest.linear import Identity, Operator, Solution
 
 Trial = Callable[[Any], tuple[Array, Array]]
 """θ' ↦ (gain of the objective, KL(π_θ‖π_θ')), closed over the batch."""
@@ -72,18 +72,25 @@ class Normalised:
     delta: δ, nats per state (for the Euclidean metric ½‖Δ‖², parameter units squared).
     half: False for the lecture's ΔᵀMΔ ≤ δ, without the ½.
     damped_form: True measures the step by M + λI as most libraries do; the realised KL is then less than δ.
+    limit: refuse a step that realises a KL of more than limit·δ, where M is not the identity: the quadratic model is
+        wrong there, as it is beside a deterministic policy, where M vanishes. ∞ refuses nothing.
     """
 
     delta: float
     half: bool = True
     damped_form: bool = False
+    limit: float = 100.0
 
     def __post_init__(self) -> None:
         _positive("Normalised", "delta", self.delta)
+        if not self.limit > 0:
+            raise UsageError(f"Normalised needs limit > 0, got {self.limit}")
 
     def __call__(self, params: Any, gradient: Any, solution: Solution, metric: Operator, trial: Trial) -> Taken:
         budget = self.delta if self.half else self.delta / 2
-        return _once(params, gradient, solution, full_step(budget, solution.x, metric, self.damped_form), trial)
+        beta = full_step(budget, solution.x, metric, self.damped_form)
+        limit = math.inf if isinstance(metric, Identity) else self.limit * self.delta
+        return _once(params, gradient, solution, beta, trial, limit)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class TrustRegion:
             beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
             theta = trees.axpy(beta, solution.x, params)
             gain, kl = trial(theta)
-            finite = jnp.isfinite(gain) & jnp.isfinite(kl) & trees.all_finite(theta)
+            finite = jnp.isfinite(gain) & jnp.isfinite(kl) & _still_finite(theta, params)
             return gain, kl, finite & (gain > 0) & (kl <= self.delta), theta
 
         def searching(carry: tuple) -> Array:
@@ -140,12 +147,12 @@ def full_step(budget: float, x: Any, metric: Operator, damped_form: bool) -> Flo
     return jnp.where(usable, beta, 0.0)
 
 
-def _once(params: Any, gradient: Any, solution: Solution, beta: Array, trial: Trial) -> Taken:
+def _once(params: Any, gradient: Any, solution: Solution, beta: Array, trial: Trial, limit: float = math.inf) -> Taken:
     before = _refusal(gradient, solution, beta)
     theta = trees.axpy(beta, solution.x, params)
     gain, kl = trial(theta)
-    finite = jnp.isfinite(gain) & jnp.isfinite(kl) & trees.all_finite(theta)
-    after = jnp.where(finite, Reason.ACCEPTED, Reason.NONFINITE_STEP)
+    finite = jnp.isfinite(gain) & jnp.isfinite(kl) & _still_finite(theta, params)
+    after = jnp.where(finite, jnp.where(kl <= limit, Reason.ACCEPTED, Reason.KL), Reason.NONFINITE_STEP)
     reason = jnp.where(before == Reason.ACCEPTED, after, before)
     return _keep_unless(params, theta, beta, gain, kl, jnp.zeros((), jnp.int32), reason)
 
@@ -163,6 +170,12 @@ def _keep_unless(
         backtracks,
         reason.astype(jnp.int32),
     )
+
+
+def _still_finite(theta: Any, params: Any) -> Array:
+    """Every entry that was finite is. A logit of −∞ masks an action, and stays."""
+    good = jax.tree.map(lambda new, old: jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)), theta, params)
+    return jnp.stack(jax.tree.leaves(good)).all()
 
 
 def _refusal(gradient: Any, solution: Solution, beta: Array) -> Array:

@@ -93,4 +93,5 @@ class ConjugateGradient:
         carry = _Carry(trees.zeros_like(b), b, b, rr, zero, jnp.zeros((), jnp.int32), start.astype(jnp.int32))
         end = jax.lax.while_loop(lambda c: c.status < 0, advance, carry)
         x = trees.scale(jnp.where(usable, size, 0.0), end.x)
-        return Solution(x, end.status, jnp.sqrt(end.rr), end.iterations)
+        residual = jnp.where(jnp.isfinite(size), jnp.sqrt(end.rr), jnp.inf)
+        return Solution(x, end.status, residual, end.iterations)

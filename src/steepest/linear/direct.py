@@ -16,6 +16,7 @@ from jax import Array
 from jaxtyping import Float
 
 from steepest import trees
+from steepest.errors import UsageError
 from steepest.linear.operators import Gram, Operator
 from steepest.linear.solution import Solution, Status
 
@@ -25,10 +26,19 @@ class Direct:
     """Solve (M + λI)x = b exactly. Cost O(P³) and memory O(P²): for P up to a few thousand.
 
     With λ = 0 (a Python number) x is the solution of least norm, M⁺b; with any other λ, Cholesky.
+
+    parameters: refuse more than this, with a UsageError that names conjugate gradients.
     """
+
+    parameters: int = 10_000
 
     def __call__(self, operator: Operator, rhs: Any, dual: Array | None = None) -> Solution:
         flat, unravel = trees.ravel(rhs)
+        if flat.size > self.parameters:
+            raise UsageError(
+                f"Direct would factorise a {flat.size}×{flat.size} matrix, more than {self.parameters} parameters; "
+                "use ConjugateGradient"
+            )
         if not undamped(operator):
             x = cholesky_solve(operator.matrix(rhs), flat)
         elif isinstance(operator, Gram):
@@ -52,6 +62,7 @@ def checked(operator: Operator, rhs: Any, x: Any) -> Solution:
     x = trees.where(finite, x, trees.zeros_like(x))
     size = trees.norm(rhs)
     residual = trees.norm(trees.subtract(rhs, operator(x))) / jnp.where(size > 0, size, 1.0)
+    residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
     return Solution(x, status, residual, jnp.zeros((), jnp.int32))
 
 

@@ -31,7 +31,8 @@ class Solution(NamedTuple):
 
     x: pytree like b, always finite.
     status: a `Status`, as an int32 scalar.
-    residual: ‖b − (M + λI)x‖ / ‖b‖, 0 for b = 0.
+    residual: ‖b − (M + λI)x‖ / ‖b‖, 0 for b = 0, ∞ for a b that is not finite. That of an iterative method is the
+        residual it carries along, which in float32 is smaller than the true one where M is ill-conditioned.
     iterations: products with M, 0 for direct methods.
     """
 

@@ -1,15 +1,19 @@
 """The run folder: where one training run keeps everything it will ever be asked for.
 
 runs/<env>/<algorithm>/<time>-s<seed>/
-    config.json  meta.json  metrics.jsonl  episodes.jsonl  checkpoints/  learning_curve.png  report.html
+    config.json  meta.json  metrics.jsonl  episodes.jsonl  evaluation.json  checkpoints/  learning_curve.png
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +74,6 @@ class RunFolder:
     def learning_curve_path(self) -> Path:
         return self.path / "learning_curve.png"
 
-    @property
-    def report_path(self) -> Path:
-        return self.path / "report.html"
-
     @classmethod
     def create(cls, path: Path | str) -> RunFolder:
         """A new run folder at `path`, parents included; an empty folder that is there already will do.
@@ -126,6 +126,27 @@ class RunFolder:
                 raise UsageError(f"{path} is not a run folder: no {needed.name}{_inside(run.path)}")
         return run
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder: of two processes that would write into it the second gets a UsageError. A process that dies
+        lets go."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise failure("open", self.path / ".lock", error) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"{self.path} is in use: another process is writing into it") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def discard(self) -> None:
+        """Remove everything, from a run that has not got as far as its first iteration."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.json: everything needed to start the same run again."""
         write_json(self.config_path, config)
@@ -133,6 +154,10 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """What `write_config` was given. Raises RunError if it is damaged."""
         return _object(self.config_path)
+
+    def write_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Write evaluation.json: the returns of the last agent, and the seed that gives them again."""
+        write_json(self.path / "evaluation.json", evaluation)
 
     def write_meta(self, device: dict[str, Any]) -> None:
         """Write meta.json: versions, platform, git commit, command line, time, and `device`: what JAX runs on."""

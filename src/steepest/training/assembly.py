@@ -35,6 +35,8 @@ def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
             step, damped_form=config.damped_form, backtracks=config.backtracks, shrink=config.shrink
         )
     if algorithm.solver is None:
+        if (config.solver, config.metric) != ("auto", "fisher"):
+            raise UsageError(f"{name} has no solver and no Fisher metric: leave solver and metric at their defaults")
         return dataclasses.replace(algorithm, step=step)
     solvers: dict[str, Solver] = {
         "auto": _with_iterations(algorithm.solver, config.cg_iterations),

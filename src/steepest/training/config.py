@@ -133,7 +133,7 @@ class TrainConfig:
 def check(config: TrainConfig) -> None:
     """Raise UsageError for a value that cannot be meant. `None` passes: a rule will fill it."""
     _at_least("steps", config.steps, 1)
-    _at_least("seed", config.seed, 0)
+    check_seed(config.seed)
     _at_least("checkpoint_every", config.checkpoint_every, 1)
     _at_least("max_failures", config.max_failures, 1)
     if config.update.delta is not None:
@@ -169,13 +169,19 @@ def check(config: TrainConfig) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that JAX's random keys would fold onto another."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be at least 0 and less than 2³², got {seed}")
+
+
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration with some settings changed.
 
     settings: by dotted path ("sampling.envs"), by name where only one setting has it ("envs", "delta"), or a whole part
         ("critic": CriticConfig(…) or a mapping of its fields).
 
-    Raises UsageError for an unknown or ambiguous name, naming the nearest.
+    Raises UsageError for an unknown or ambiguous name, naming the nearest, and for a value of another type.
     """
     paths = list(_paths(config))
     for name, value in settings.items():
@@ -185,7 +191,7 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
         if len(matches) > 1:
             raise UsageError(f"setting {name!r} could be {' or '.join(matches)}")
         config = _set(config, matches[0].split("."), value)
-    return config
+    return from_record(to_record(config))
 
 
 def to_record(config: Any) -> dict[str, Any]:
@@ -245,9 +251,11 @@ def _typed(where: str, kind: Any, value: Any) -> Any:
         return _build(kind, value, where)
     for option in typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,):
         origin = typing.get_origin(option)
+        if option is int and isinstance(value, float) and value.is_integer():
+            return int(value)
         if origin is Literal and value in typing.get_args(option):
             return value
-        if origin is tuple and isinstance(value, list) and all(type(n) is int for n in value):
+        if origin is tuple and isinstance(value, list | tuple) and all(type(n) is int for n in value):
             return tuple(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)

@@ -5,6 +5,7 @@ Each of B environments plays a fixed number of episodes: the first that end are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from steepest.agent import Agent, compile_actor
 from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.spaces import Box, Discrete, describe
+from steepest.training.config import check_seed
 from steepest.worlds import is_made, make_world
 from steepest.worlds.world import World
 
@@ -48,8 +50,19 @@ def evaluate(
         world.close()
 
 
-def play(agent: Agent, world: World, episodes: int, seed: int, deterministic: bool = True) -> NDArray[np.float64]:
-    """`evaluate` in a world that is there already; it is reset, and left in the middle of episodes."""
+def play(
+    agent: Agent,
+    world: World,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> NDArray[np.float64]:
+    """`evaluate` in a world that is there already; it is reset, and left in the middle of episodes.
+
+    stop: asked at every step; once it is true the episodes that have ended are returned, fewer than asked for.
+    """
+    check_seed(seed)
     _fits(agent, world)
     quota = np.full(world.envs, episodes // world.envs)
     quota[: episodes % world.envs] += 1
@@ -58,7 +71,7 @@ def play(agent: Agent, world: World, episodes: int, seed: int, deterministic: bo
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
     key, step, running = jax.random.key(seed), 0, np.zeros(world.envs)
     world.reset(seed)
-    while any(len(done) < n for done, n in zip(finished, quota, strict=True)):
+    while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and not stop():
         transition = world.step(act(params, scaling, world.obs, key, step, deterministic))
         running += np.where(transition.valid, transition.reward, 0.0)
         for b in np.flatnonzero(transition.valid & (transition.terminated | transition.truncated)):

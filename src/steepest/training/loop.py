@@ -6,6 +6,7 @@ that was resumed and in one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -53,14 +54,33 @@ class Loop:
     interruption: Interruption
     snapshot: Snapshot
     returns: list[float] = field(default_factory=list)
+    saved: int = -1
+    failed: bool = False
+    diagnosed: str = ""
 
     def run(self) -> str:
-        """Iterate until the steps are done, a callback stops, or a signal comes. Returns why it ended."""
-        config, recorder = self.config, self.recorder
+        """Iterate until the steps are done, a callback stops it, updates keep failing, or a signal comes.
+
+        Returns why it ended. Whatever is raised, the last whole iteration is saved first.
+        """
+        try:
+            return self._run()
+        except BaseException:
+            if self.snapshot.progress.iteration > self.saved:
+                with contextlib.suppress(RunError):  # what is raised already says more than a second failure
+                    self._save()
+            raise
+
+    def _save(self) -> None:
+        self.recorder.checkpoint("last", self.snapshot)
+        self.saved = self.snapshot.progress.iteration
+
+    def _run(self) -> str:
+        config = self.config
         collector = Collector(self.world)
         collector.reset(self._seed(_RESET))
         act = compile_actor(self.snapshot.agent.policy)
-        recorder.checkpoint("last", self.snapshot)
+        self._save()
         while self.snapshot.progress.steps < config.steps:
             row, evaluated = self._iterate(collector, act)
             if evaluated is not None and self.evaluation is self.world:
@@ -68,10 +88,13 @@ class Loop:
             event = IterationEvent(
                 self.snapshot.progress.iteration, self.snapshot.progress.steps, row, evaluated, self.snapshot.agent
             )
-            reasons = [reason for callback in self.callbacks if (reason := callback(event))]
+            reasons = [str(reason) for callback in self.callbacks if (reason := callback(event))]
+            if diagnosis := self._diagnosis():
+                reasons.append(diagnosis)
+                self.failed = True
             ended = self.snapshot.progress.steps >= config.steps or bool(reasons) or self.interruption.signal
             if ended or self.snapshot.progress.iteration % config.checkpoint_every == 0:
-                recorder.checkpoint("last", self.snapshot)
+                self._save()
             if self.interruption.signal:
                 return f"stopped by {self.interruption.name}"
             if reasons:
@@ -109,7 +132,7 @@ class Loop:
         )
         agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
         self.snapshot = Snapshot(agent, state, scale, progress)
-        self._diagnose(info)
+        self.diagnosed = _diagnose(info)
         evaluated = self._evaluate()
         row = {
             **_metrics(info, episodes, self.returns, evaluated),
@@ -134,7 +157,10 @@ class Loop:
         if not config.every or progress.steps // config.every <= progress.evaluated_at // config.every:
             return None
         seed = self._seed(_EVALUATE)
-        returns = play(self.snapshot.agent, self.evaluation, config.episodes, seed)
+        stop = self.interruption.is_set
+        returns = play(self.snapshot.agent, self.evaluation, config.episodes, seed, stop=stop)
+        if len(returns) < config.episodes:
+            return None
         mean = float(returns.mean())
         best = progress.best is None or mean >= progress.best
         progress = progress._replace(evaluated_at=progress.steps, best=mean if best else progress.best)
@@ -143,18 +169,12 @@ class Loop:
             self.recorder.checkpoint("best", self.snapshot)
         return returns
 
-    def _diagnose(self, info: IterationInfo) -> None:
-        """Raise RunError after too many updates in a row that kept the policy. θ is what it was before them."""
+    def _diagnosis(self) -> str:
+        """Why to stop after too many updates in a row that kept the policy; empty while there were not."""
         failures = int(self.snapshot.learner.algorithm.failures)
         if failures < self.config.max_failures:
-            return
-        step = info.step
-        raise RunError(
-            f"{failures} updates in a row kept the policy; the last: {Reason(int(step.reason)).name.lower()}, solver "
-            f"{Status(int(step.status)).name.lower()}, gradient norm {float(step.gradient_norm):.3g}, relative "
-            f"residual {float(step.residual):.3g}, damping {float(step.damping):.3g}. More damping, a smaller delta "
-            "or a larger batch may help; the last good policy is in the run folder"
-        )
+            return ""
+        return f"{failures} updates in a row kept the policy; the last: {self.diagnosed}"
 
     def _key(self, purpose: int) -> Any:
         key = jax.random.fold_in(jax.random.key(self.config.seed), purpose)
@@ -165,6 +185,17 @@ class Loop:
         iteration = 0 if purpose == _EVALUATE else self.snapshot.progress.iteration
         entropy = (self.config.seed, purpose, iteration)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def _diagnose(info: IterationInfo) -> str:
+    """What is known of an update, for the message of a run that stops because of it."""
+    step = info.step
+    return (
+        f"{Reason(int(step.reason)).name.lower()}, solver {Status(int(step.status)).name.lower()}, "
+        f"gradient norm {float(step.gradient_norm):.3g}, relative residual {float(step.residual):.3g}, "
+        f"damping {float(step.damping):.3g}. Where the policy is not at its best yet, more damping, "
+        "a smaller delta or a larger batch may help"
+    )
 
 
 def _metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +43,12 @@ class Snapshot(NamedTuple):
     progress: Progress
 
 
-def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int]) -> None:
-    """Write a checkpoint, atomically.  logs: the byte offsets of the run's logs at this moment."""
+def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int], objects: Sequence[str] = ()) -> None:
+    """Write a checkpoint, atomically.
+
+    logs: the byte offsets of the run's logs at this moment.  objects: which of "env" and "algorithm" were given as
+    objects, which no file can bring back.
+    """
     agent, scale = snapshot.agent, snapshot.reward_scale
     arrays = flatten(snapshot.learner, "learner")
     if agent.normaliser is not None:
@@ -56,6 +61,7 @@ def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int])
         "policy": None if agent.spec is None else agent.spec.to_record(),
         "progress": snapshot.progress._asdict(),
         "logs": logs,
+        "objects": list(objects),
     }
     folder.save_checkpoint(name, arrays, info)
 
@@ -71,6 +77,12 @@ def load(path: str | Path, *, policy: Any = None, checkpoint: str = "last") -> A
     folder = RunFolder.open(path)
     arrays, info = folder.load_checkpoint(checkpoint)
     return restore_agent(arrays, info, policy)
+
+
+def needs(info: dict[str, Any], name: str, given: Any, call: str) -> None:
+    """Raise UsageError where a run was given an object that a file cannot bring back, and it is not given again."""
+    if given is None and name in info.get("objects", ()):
+        raise UsageError(f"this run was given its {name} as an object, which no file holds: give it again, {call}")
 
 
 def restore_agent(arrays: dict[str, np.ndarray], info: dict[str, Any], policy: Any = None) -> Agent:

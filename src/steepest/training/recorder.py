@@ -24,6 +24,7 @@ class Recorder:
 
     start, start_seconds: environment steps and seconds of the run when this process took it up.
     logs: {"metrics": offset, "episodes": offset} to cut the logs at, when a run is resumed from a checkpoint.
+    objects: as in `persistence.save`.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Recorder:
         tensorboard: bool,
         display: Display | None,
         logs: dict[str, int] | None = None,
+        objects: Sequence[str] = (),
     ):
         self.folder, self.start, self.start_seconds = folder, progress.steps, progress.seconds
-        self._display = display
+        self._display, self._objects = display, objects
         self._metrics, self._episodes = JsonLines(folder.metrics_path), JsonLines(folder.episodes_path)
         if logs is not None:
             self._metrics.truncate(logs["metrics"])
@@ -58,7 +60,7 @@ class Recorder:
     def checkpoint(self, name: str, snapshot: Snapshot) -> None:
         """Save a checkpoint that knows how long the logs are."""
         logs = {"metrics": self._metrics.offset(), "episodes": self._episodes.offset()}
-        persistence.save(self.folder, name, snapshot, logs)
+        persistence.save(self.folder, name, snapshot, logs, self._objects)
 
     def close(self) -> None:
         """Close every log."""

@@ -15,6 +15,10 @@ class Interruption:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
+    def is_set(self) -> bool:
+        """True once a signal has come."""
+        return self.signal is not None
+
     @property
     def name(self) -> str:
         """The signal's name."""

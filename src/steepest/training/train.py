@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,18 +19,26 @@ from rich.console import Console
 
 from steepest.agent import Agent
 from steepest.algorithms import Algorithm
-from steepest.errors import UsageError
+from steepest.errors import RunError, UsageError
 from steepest.runs import RunFolder, read_lines
 from steepest.sampling.reward_scale import RewardScale
-from steepest.spaces import Space, describe
+from steepest.spaces import describe
 from steepest.training.assembly import build_agent, build_algorithm, build_critic, build_learner
 from steepest.training.callbacks import Callback, StopAtReturn
-from steepest.training.config import PolicyConfig, TrainConfig, check, from_record, to_record, with_settings
+from steepest.training.config import (
+    PolicyConfig,
+    TrainConfig,
+    UpdateConfig,
+    check,
+    from_record,
+    to_record,
+    with_settings,
+)
 from steepest.training.display import ProgressDisplay
 from steepest.training.evaluation import evaluate, play
 from steepest.training.learner import Learner
 from steepest.training.loop import Loop
-from steepest.training.persistence import Progress, Snapshot, restore_agent, restore_learner
+from steepest.training.persistence import Progress, Snapshot, needs, restore_agent, restore_learner
 from steepest.training.presets import resolve
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
@@ -68,7 +77,7 @@ class Run:
 
 def train(
     env: Any,
-    algorithm: str | Algorithm = "trpo",
+    algorithm: str | Algorithm | None = None,
     *,
     steps: int | None = None,
     seed: int | None = None,
@@ -82,8 +91,9 @@ def train(
 ) -> Run:
     """Train a policy, and leave a run folder behind.
 
-    env: an id such as "Hopper-v5" or "mdp:two-state", a factory () → gymnasium.Env, an environment, or a world.
-    algorithm: a name, or an `Algorithm` of your own making.
+    env: an id such as "Hopper-v5" or "mdp:two-state", a factory () → gymnasium.Env, an environment, or a world. One
+        that exists already is also what it is evaluated in: each evaluation ends the episodes under way.
+    algorithm: a name, or an `Algorithm` of your own making; trpo, if not said.
     steps: environment steps, a million if not said.  seed: of everything random, 0 if not said.
     out: the run folder; by default runs/<env>/<algorithm>/<time>-s<seed>.
     policy: a module of your own, observation ↦ distribution; or settings of the built-in one, {"hidden": (32, 32)}.
@@ -94,8 +104,12 @@ def train(
     Raises UsageError before anything is written where an argument is wrong, RunError where the run breaks.
     """
     wall = time.perf_counter()
-    name = algorithm if isinstance(algorithm, str) else algorithm.name
     label = env if isinstance(env, str) else _name(env)
+    if algorithm is None:
+        algorithm = "trpo" if config is None else config.algorithm
+    if not isinstance(algorithm, str | Algorithm):
+        raise UsageError(f"algorithm is a name or an Algorithm such as st.trpo(delta=0.01), got {algorithm!r}")
+    name = algorithm if isinstance(algorithm, str) else algorithm.name
     config = dataclasses.replace(config or TrainConfig(label), env=label, algorithm=name)
     given = {"steps": steps, "seed": seed}
     if isinstance(policy, Mapping | PolicyConfig):
@@ -104,22 +118,27 @@ def train(
     check(config)
     if isinstance(algorithm, str):
         build_algorithm(algorithm, config.update)  # an unknown name is said before an environment is made
+    elif config.update != UpdateConfig():
+        raise UsageError(
+            "delta, damping and the like belong to the algorithm, which was given as an object: set them there"
+        )
+    objects = [kind for kind, value in (("env", env), ("algorithm", algorithm)) if not isinstance(value, str)]
     with ExitStack() as stack:
         world = _open(stack, env, config.sampling.envs)
-        action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
-        config = resolve(config, action, world.envs if is_made(env) else None)
+        config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(env) else None)
         if world.envs != config.sampling.envs:
             world.close()
             world = _open(stack, env, config.sampling.envs)
-        method = build_algorithm(algorithm, config.update) if isinstance(algorithm, str) else algorithm
-        if method.damping is None:
-            method = dataclasses.replace(method, damping=config.update.damping)
-        learner = build_learner(config, method)
-        snapshot = _first(config, learner, observation, action, policy)
+        learner = _learner(config, algorithm)
+        snapshot = _first(config, learner, world, policy)
         folder = RunFolder.create(out) if out is not None else RunFolder.create_default(label, name, config.seed)
-        folder.write_config(to_record(config))
-        folder.write_meta(_device())
-        return _run(config, learner, world, env, folder, snapshot, callbacks, quiet, console, wall, None)
+        try:
+            folder.write_meta(_device())
+            return _run(config, learner, world, env, folder, snapshot, callbacks, quiet, console, wall, None, objects)
+        except Exception:
+            if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
+                folder.discard()
+            raise
 
 
 def resume(
@@ -148,21 +167,22 @@ def resume(
         config = dataclasses.replace(config, steps=steps)
     check(config)
     arrays, info = folder.load_checkpoint("last")
-    method = algorithm if algorithm is not None else _named(config)
-    learner = build_learner(config, method)
+    needs(info, "env", env, "st.resume(path, env=…)")
+    needs(info, "algorithm", algorithm, "st.resume(path, algorithm=…)")
     with ExitStack() as stack:
         given = config.env if env is None else env
         world = _open(stack, given, config.sampling.envs, allow_import=env is not None)
-        action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
+        config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(given) else None)
+        learner = _learner(config, config.algorithm if algorithm is None else algorithm)
         agent = restore_agent(arrays, info, policy)
-        template = _first(config, learner, observation, action, policy)
+        template = _first(config, learner, world, policy)
         state, scale, progress = restore_learner(template.learner, arrays, info, world.envs)
         if progress.steps >= config.steps:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
         agent = dataclasses.replace(agent, policy=state.policy)
         snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1))
-        folder.write_config(to_record(config))
-        return _run(config, learner, world, given, folder, snapshot, callbacks, quiet, console, wall, info["logs"])
+        logs, objects = info["logs"], info.get("objects", [])
+        return _run(config, learner, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects)
 
 
 def _run(
@@ -177,6 +197,7 @@ def _run(
     console: Console | None,
     wall: float,
     logs: dict[str, int] | None,
+    objects: Sequence[str],
 ) -> Run:
     """The loop, then the last evaluation and the learning curve."""
     if config.stop_at_return is not None:
@@ -184,34 +205,52 @@ def _run(
     with ExitStack() as stack:
         evaluation = world if is_made(env) else _open(stack, env, min(config.evaluation.episodes, 10))
         display = None if quiet else stack.enter_context(ProgressDisplay(console or Console(), config.steps))
-        recorder = Recorder(folder, snapshot.progress, tensorboard=config.tensorboard, display=display, logs=logs)
+        stack.enter_context(folder.lock())
+        recorder = Recorder(
+            folder, snapshot.progress, tensorboard=config.tensorboard, display=display, logs=logs, objects=objects
+        )
         stack.callback(recorder.close)
+        folder.write_config(to_record(config))
         interruption = stack.enter_context(Interruption())
         loop = Loop(config, learner, world, evaluation, recorder, callbacks, interruption, snapshot)
         ended = loop.run()
-        progress = loop.snapshot.progress
+        progress, agent = loop.snapshot.progress, loop.snapshot.agent
         returns = np.zeros(0)
         if not interruption.signal:
             seed = int(np.random.SeedSequence((config.seed, _FINAL)).generate_state(1)[0] >> 1)
-            returns = play(loop.snapshot.agent, evaluation, config.evaluation.final_episodes, seed)
+            count = config.evaluation.final_episodes
+            returns = play(agent, evaluation, count, seed, stop=interruption.is_set)
+            folder.write_evaluation({"seed": seed, "steps": progress.steps, "returns": returns.tolist()})
     from steepest.reports import learning_curve  # matplotlib: half a second that the start does not need
 
-    learning_curve(folder.path, folder.learning_curve_path)
+    try:
+        learning_curve(folder.path, folder.learning_curve_path)
+    except RunError as error:
+        warnings.warn(f"no learning curve: {error}", stacklevel=2)
     return Run(
         folder.path,
-        loop.snapshot.agent,
+        agent,
         returns,
         progress.steps,
         progress.steps - snapshot.progress.steps,
         progress.seconds - snapshot.progress.seconds,
         time.perf_counter() - wall,
         ended,
-        interruption.exit_code,
+        interruption.exit_code or int(loop.failed),
     )
 
 
-def _first(config: TrainConfig, learner: Learner, observation: Space, action: Space, policy: Any) -> Snapshot:
+def _learner(config: TrainConfig, algorithm: str | Algorithm) -> Learner:
+    """The learner of a resolved configuration; an algorithm that leaves its damping to the rule gets the rule's."""
+    method = build_algorithm(algorithm, config.update) if isinstance(algorithm, str) else algorithm
+    if method.damping is None:
+        method = dataclasses.replace(method, damping=config.update.damping)
+    return build_learner(config, method)
+
+
+def _first(config: TrainConfig, learner: Learner, world: World, policy: Any) -> Snapshot:
     """The run before its first iteration."""
+    action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
     key = jax.random.key(config.seed)
     agent = build_agent(config, observation, action, policy, jax.random.fold_in(key, _POLICY))
     critic = build_critic(config, observation, jax.random.fold_in(key, _CRITIC))
@@ -222,7 +261,7 @@ def _first(config: TrainConfig, learner: Learner, observation: Space, action: Sp
 def _open(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
     """A world that is closed at the end, unless the user made it."""
     if is_made(env):
-        return make_world(env)
+        return make_world(env, envs)
     world = make_world(env, envs, allow_import=allow_import)
     stack.callback(world.close)
     return world
@@ -233,13 +272,6 @@ def _name(env: Any) -> str:
     spec = getattr(env, "spec", None)
     named = getattr(spec, "id", None) or getattr(env, "name", None) or getattr(env, "__name__", None)
     return str(named) if named and named != "<lambda>" else type(env).__name__
-
-
-def _named(config: TrainConfig) -> Algorithm:
-    try:
-        return build_algorithm(config.algorithm, config.update)
-    except UsageError as error:
-        raise UsageError(f"{error}; this run had an algorithm of your own: resume(path, algorithm=…)") from error
 
 
 def _device() -> dict[str, Any]:
