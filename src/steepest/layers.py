@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Num, PRNGKeyArray
 
 from steepest.trees import AnyArray
 
@@ -26,7 +26,7 @@ class Dense(eqx.Module):
         self.weight = jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs))
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[AnyArray, " in"]) -> Float[Array, " out"]:
+    def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         return jnp.matmul(x, self.weight) + self.bias
 
 
@@ -43,7 +43,7 @@ class Mlp(eqx.Module):
             Dense(i, o, gain=g, key=k) for i, o, g, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
         )
 
-    def __call__(self, x: Float[AnyArray, " in"]) -> Float[Array, " out"]:
+    def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         for layer in self.layers[:-1]:
             x = jnp.tanh(layer(x))
         return self.layers[-1](x)

@@ -118,22 +118,21 @@ class TrustRegion:
         first = full_step(self.delta, solution.x, metric, self.damped_form)
         before = _refusal(gradient, solution, first)
 
-        def evaluate(tries: Array) -> tuple[Array, Array, Array, Any]:
+        def evaluate(tries: Array) -> tuple[Array, Array, Array, Array, Any]:
             beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
             theta = trees.axpy(beta, solution.x, params)
             gain, kl = trial(theta)
             finite = jnp.isfinite(gain) & jnp.isfinite(kl) & _still_finite(theta, params)
-            return gain, kl, finite & (gain > 0) & (kl <= self.delta), theta
+            return gain, kl, finite, finite & (gain > 0) & (kl <= self.delta), theta
 
         def searching(carry: tuple) -> Array:
-            tries, (_, _, good, _) = carry
+            tries, (_, _, _, good, _) = carry
             return ~good & (tries < self.backtracks) & (before == Reason.ACCEPTED)
 
         zero = jnp.zeros((), jnp.int32)
-        tries, (gain, kl, good, theta) = jax.lax.while_loop(
+        tries, (gain, kl, finite, good, theta) = jax.lax.while_loop(
             searching, lambda c: (c[0] + 1, evaluate(c[0] + 1)), (zero, evaluate(zero))
         )
-        finite = jnp.isfinite(gain) & jnp.isfinite(kl)
         after = jnp.where(good, Reason.ACCEPTED, jnp.where(finite, Reason.LINE_SEARCH, Reason.NONFINITE_STEP))
         beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
         return _keep_unless(params, theta, beta, gain, kl, tries, jnp.where(before == Reason.ACCEPTED, after, before))

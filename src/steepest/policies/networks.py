@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
@@ -21,7 +23,7 @@ class MlpCategorical(eqx.Module):
     def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
         self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
 
-    def __call__(self, obs: Float[AnyArray, "..."]) -> Categorical:
+    def __call__(self, obs: Any) -> Categorical:
         return Categorical(self.net(jnp.ravel(obs)))
 
 
@@ -46,5 +48,5 @@ class MlpGaussian(eqx.Module):
         self.net = Mlp(inputs, hidden, actions, last_gain=_HEAD_GAIN, key=key)
         self.log_std = jnp.full(actions, initial_log_std, jnp.float32)
 
-    def __call__(self, obs: Float[AnyArray, "..."]) -> DiagonalGaussian:
+    def __call__(self, obs: Any) -> DiagonalGaussian:
         return DiagonalGaussian(self.net(jnp.ravel(obs)), self.log_std)
