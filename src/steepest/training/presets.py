@@ -1,7 +1,7 @@
 """The rule that fills the settings nobody chose: one setting for discrete actions, one for continuous ones.
 
 Discrete: after settings for classic control that are common elsewhere. Continuous: tuned on Hopper-v5 at 300 000 steps,
-with seeds 0, 1 and 2, among ten settings of batch, δ, λ, σ and critic; see the README for what fresh seeds give.
+by seeds 0, 1 and 2, among seven settings of batch, δ, damping, λ and critic; the README says what fresh seeds give.
 """
 
 from __future__ import annotations
