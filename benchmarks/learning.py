@@ -6,7 +6,8 @@
     python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
 
 A row is added to benchmarks/results/<name>.csv as a run ends, and a run whose row is there is not done again: what was
-interrupted goes on. Returns do not depend on what else the machine does; `seconds` does.
+interrupted goes on. Returns do not depend on what else the machine does, but on the number of cores the process may
+use (sums are added in another order): it is in every row. The committed rows had one core: `taskset -c 1 python …`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,7 @@ from steepest.runs.meta import git_commit, versions
 HERE = Path(__file__).parent
 FIELDS = [
     "env", "label", "algorithm", "options", "seed", "steps", "mean", "std", "min", "seconds", "wall_seconds",
-    "evaluation_steps", "evaluation_means", "kl_mean", "kl_max", "failures", "commit", "versions",
+    "evaluation_steps", "evaluation_means", "kl_mean", "kl_max", "failures", "cores", "commit", "versions",
 ]  # fmt: skip
 
 
@@ -136,6 +138,7 @@ def one(env: str, options: list[str], steps: int, seed: int) -> dict:
             "kl_mean": f"{np.mean([row['update/kl'] for row in metrics]):.3g}",
             "kl_max": f"{np.max([row['update/kl'] for row in metrics]):.3g}",
             "failures": metrics[-1]["failures"],
+            "cores": len(os.sched_getaffinity(0)),
             "commit": (git_commit() or {}).get("commit", ""),
             "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
         }

@@ -39,7 +39,7 @@ CONTINUOUS: dict[str, Any] = {
 
 
 PG_DELTA = 1e-3
-"""δ of pg, whose unit is not the nat: the best of 1e-4, 1e-3, 1e-2, 1e-1 on Hopper-v5."""
+"""δ of pg, whose unit is not the nat: the best of 1e-4, 1e-3, 1e-2, 1e-1 on Hopper-v5, seed 0."""
 
 ROWS = 1024
 """Rows of a batch: the rollout is as long as the number of environments asks for."""
