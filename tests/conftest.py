@@ -1,9 +1,34 @@
-"""The shapes in the annotations are checked while the tests run (jaxtyping + beartype)."""
+"""The shapes in the annotations are checked while the tests run (jaxtyping + beartype); claims are marked by label.
+
+@pytest.mark.claim("R11")          pytest --claim R11 [--claim R12 …]
+"""
 
 from __future__ import annotations
 
+import pytest
 from jaxtyping import install_import_hook
+
+from steepest.names import unknown
+from steepest.reproduce.claims import CLAIMS
 
 CHECKED = ("layers", "batch", "trees", "linear", "distributions", "policies", "geometry", "critics")
 
 install_import_hook([f"steepest.{room}" for room in (*CHECKED, "sampling.advantages")], "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--claim", action="append", default=[], metavar="LABEL", help="only the tests of this claim")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for label in (label for mark in item.iter_markers("claim") for label in mark.args):
+            if label not in CLAIMS:
+                raise pytest.UsageError(f"{item.nodeid}: {unknown('claim', label, CLAIMS)}")
+    wanted = set(config.getoption("--claim"))
+    for label in wanted - CLAIMS.keys():
+        raise pytest.UsageError(str(unknown("claim", label, CLAIMS)))
+    if wanted:
+        kept = [item for item in items if any(wanted & set(mark.args) for mark in item.iter_markers("claim"))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept

@@ -140,6 +140,7 @@ def test_a_masked_action_takes_no_part() -> None:
 
 
 @pytest.mark.parametrize("actions", [2, 3, 7])
+@pytest.mark.claim("N1")
 def test_N1_softmax_fisher_has_rank_k_minus_1(actions: int) -> None:
     """F = diag(p) − ppᵀ; F⁺(p⊙A) = A up to a constant if E_p A = 0."""
     with jax.enable_x64(True):
@@ -154,6 +155,7 @@ def test_N1_softmax_fisher_has_rank_k_minus_1(actions: int) -> None:
     np.testing.assert_allclose(solved - solved[0], advantage - advantage[0], atol=1e-12)
 
 
+@pytest.mark.claim("N2")
 def test_N2_gaussian_fisher() -> None:
     with jax.enable_x64(True):
         p = DiagonalGaussian(jnp.array([1.0, 2.0]), jnp.log(jnp.array([0.5, 3.0])))

@@ -78,6 +78,7 @@ def errors() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "name", ["gradient, exact A_h", "gradient, returns to go", "expected Fisher", "empirical Fisher"]
 )
+@pytest.mark.claim("R18")
 def test_R18_the_error_shrinks_as_one_over_root_n(errors: dict[str, np.ndarray], name: str) -> None:
     slope, _ = np.polyfit(np.log(PATHS), np.log(errors[name]), 1)
     assert slope == pytest.approx(-0.5, abs=0.05)

@@ -38,6 +38,7 @@ def x64_off():
 
 
 @every
+@pytest.mark.claim("R1")
 def test_R1_occupancy_is_the_mean_over_steps_and_sums_to_one(p: Problem):
     occupancy = p.mdp.occupancy(p.policy)
     by_definition = sum(row[:, None] * p.table for row in p.mdp.state_distributions(p.policy)) / p.mdp.horizon
@@ -46,16 +47,19 @@ def test_R1_occupancy_is_the_mean_over_steps_and_sums_to_one(p: Problem):
 
 
 @every
+@pytest.mark.claim("R2")
 def test_R2_forward_recursion_is_enumeration(p: Problem):
     assert_close(p.mdp.state_distributions(p.policy), oracle.state_distributions(p.mdp, p.table))
     assert_close(p.mdp.occupancy(p.policy), oracle.occupancy(p.mdp, p.table))
 
 
+@pytest.mark.claim("R2")
 def test_R2_forward_recursion_is_enumeration_of_the_largest_world_tried():
     p = problem(3, 3, 4, 4, "tabular")
     assert_close(p.mdp.occupancy(p.policy), oracle.occupancy(p.mdp, p.table))
 
 
+@pytest.mark.claim("R2")
 def test_R2_monte_carlo_error_shrinks_as_the_root_of_the_paths():
     p = problem(3, 3, 4, 4, "tabular")
     exact, rng, repeats = p.mdp.occupancy(p.policy), np.random.default_rng(0), 64
@@ -73,6 +77,7 @@ def test_R2_monte_carlo_error_shrinks_as_the_root_of_the_paths():
 
 
 @every
+@pytest.mark.claim("R3")
 def test_R3_path_probabilities_sum_to_one_and_are_those_of_the_sampler(p: Problem):
     every_path = list(oracle.paths(p.mdp, p.table))
     probability = np.array([path.probability for path in every_path])
@@ -91,6 +96,7 @@ def test_R3_path_probabilities_sum_to_one_and_are_those_of_the_sampler(p: Proble
 
 
 @every
+@pytest.mark.claim("R4")
 def test_R4_value_is_enumeration_and_horizon_times_the_mean_reward(p: Problem):
     value = p.mdp.value(p.policy)
     assert_close(value, oracle.value(p.mdp, p.table))
@@ -101,6 +107,7 @@ def test_R4_value_is_enumeration_and_horizon_times_the_mean_reward(p: Problem):
 
 
 @every
+@pytest.mark.claim("R4")
 def test_R4_action_values_are_conditional_means_of_enumerated_paths(p: Problem):
     q = p.mdp.action_values(p.policy)
     assert_close(q, oracle.action_values(p.mdp, p.table))
@@ -108,6 +115,7 @@ def test_R4_action_values_are_conditional_means_of_enumerated_paths(p: Problem):
 
 
 @every
+@pytest.mark.claim("R4")
 def test_R4_optimal_value_bounds_every_policy_and_is_attained(p: Problem):
     best, plan = p.mdp.optimal()
     assert_close(p.mdp.value(plan), best)
@@ -119,6 +127,7 @@ def test_R4_optimal_value_bounds_every_policy_and_is_attained(p: Problem):
     assert p.mdp.value(p.policy) <= best
 
 
+@pytest.mark.claim("R4")
 def test_R4_optimal_value_is_the_best_of_all_enumerated_plans():
     p = problem(2, 2, 4, 0, "tabular")
     plans = [np.reshape(plan, (4, 2)) for plan in itertools.product(range(2), repeat=8)]
@@ -126,6 +135,7 @@ def test_R4_optimal_value_is_the_best_of_all_enumerated_plans():
 
 
 @every
+@pytest.mark.claim("R4")
 def test_R4_best_stationary_policy_is_that_of_enumeration(p: Problem):
     best, plan = p.mdp.optimal(stationary=True)
     values = {
@@ -137,6 +147,7 @@ def test_R4_best_stationary_policy_is_that_of_enumeration(p: Problem):
     assert_close(p.mdp.value(plan), best)
 
 
+@pytest.mark.claim("R4")
 def test_R4_the_enumeration_of_stationary_policies_goes_in_chunks(monkeypatch: pytest.MonkeyPatch):
     mdp = problem(3, 3, 3, 3, "tabular").mdp
     best, plan = mdp.optimal(stationary=True)
@@ -153,11 +164,13 @@ def investment(horizon: int) -> FiniteHorizonMDP:
     return FiniteHorizonMDP(transition, [[1.0, 0.0], [3.0, 3.0]], [1.0, 0.0], horizon)
 
 
+@pytest.mark.claim("R4")
 def test_R4_a_stationary_policy_is_a_restriction_in_a_finite_horizon():
     assert investment(5).optimal()[0] == 7.0  # 0 3 0 3 1
     assert investment(5).optimal(stationary=True)[0] == 6.0  # 0 3 0 3 0
 
 
+@pytest.mark.claim("R4")
 def test_R4_an_optimal_plan_knows_what_time_it_is():
     best, plan = investment(4).optimal()
     assert plan[:, 0].tolist() == [1, 0, 1, 0]
@@ -168,6 +181,7 @@ def test_R4_an_optimal_plan_knows_what_time_it_is():
 
 
 @every
+@pytest.mark.claim("R10")
 def test_R10_initial_and_transition_cancel_in_the_log_ratio(p: Problem):
     far = oracle.paths(p.mdp, p.far)
     for x, y in zip(oracle.paths(p.mdp, p.table), far, strict=True):
@@ -176,6 +190,7 @@ def test_R10_initial_and_transition_cancel_in_the_log_ratio(p: Problem):
 
 
 @every
+@pytest.mark.claim("R11")
 def test_R11_path_kl_is_horizon_times_the_mean_log_ratio_also_far_away(p: Problem):
     kl = p.mdp.trajectory_kl(p.policy, p.other)
     assert kl > 0.5
@@ -185,11 +200,13 @@ def test_R11_path_kl_is_horizon_times_the_mean_log_ratio_also_far_away(p: Proble
 
 
 @every
+@pytest.mark.claim("R12")
 def test_R12_path_kl_is_zero_at_itself_and_positive_elsewhere(p: Problem):
     assert p.mdp.trajectory_kl(p.policy, p.policy) == 0.0
     assert p.mdp.trajectory_kl(p.other, p.policy) > 0.0
 
 
+@pytest.mark.claim("R12")
 def test_R12_path_kl_keeps_its_digits_when_it_is_small():
     p = problem(3, 3, 3, 3, "tabular")
     direction = np.random.default_rng(0).normal(size=(3, 3))
@@ -215,6 +232,7 @@ def loss(p: Problem):
 
 
 @every
+@pytest.mark.claim("R13")
 def test_R13_gradient_of_path_kl_is_zero_and_the_score_has_mean_zero(p: Problem):
     with jax.enable_x64(True):
         ell, logits, theta = loss(p)
@@ -227,6 +245,7 @@ def test_R13_gradient_of_path_kl_is_zero_and_the_score_has_mean_zero(p: Problem)
 
 
 @every
+@pytest.mark.claim("R14")
 def test_R14_second_derivatives_of_probabilities_sum_to_zero(p: Problem):
     with jax.enable_x64(True):
         _, logits, theta = loss(p)
@@ -239,6 +258,7 @@ def test_R14_second_derivatives_of_probabilities_sum_to_zero(p: Problem):
 
 
 @every
+@pytest.mark.claim("R15")
 def test_R15_hessian_of_path_kl_is_the_fisher_in_four_ways(p: Problem):
     fisher = p.mdp.fisher(p.policy)
     outer = np.einsum("sa,sap,saq->pq", oracle.occupancy(p.mdp, p.table), p.scores, p.scores)
@@ -261,16 +281,19 @@ def test_R15_hessian_of_path_kl_is_the_fisher_in_four_ways(p: Problem):
 
 
 @every
+@pytest.mark.claim("R16")
 def test_R16_path_fisher_is_the_second_moment_of_enumerated_scores(p: Problem):
     probability, _, score = oracle.path_scores(p.mdp, p.table, p.scores)
     assert_close(p.mdp.trajectory_fisher(p.policy), np.einsum("n,np,nq->pq", probability, score, score))
 
 
 @every
+@pytest.mark.claim("R16")
 def test_R16_path_fisher_is_horizon_times_fisher(p: Problem):
     assert_close(p.mdp.trajectory_fisher(p.policy), p.mdp.horizon * p.mdp.fisher(p.policy))
 
 
+@pytest.mark.claim("R16")
 def test_R16_the_path_recursion_carries_the_cross_terms_that_vanish():
     # "scores" that are no scores (their mean is not zero) have cross terms, and they are counted
     p = problem(2, 2, 4, 0, "tabular")
@@ -281,6 +304,7 @@ def test_R16_the_path_recursion_carries_the_cross_terms_that_vanish():
         assert_close(information.second_moment(p.mdp.tables, jnp.asarray(p.table), jnp.asarray(false)), second)
 
 
+@pytest.mark.claim("R16")
 def test_R16_discounted_start_state_reading():
     # every step survives with probability γ; an absorbing state without a score stands for the end
     gamma, rng = 0.6, np.random.default_rng(0)
@@ -306,6 +330,7 @@ def sigmoid_policy() -> LogLinearSoftmax:
     return LogLinearSoftmax(np.log([0.8 / 0.2, 0.1 / 0.9]), features)
 
 
+@pytest.mark.claim("R16")
 def test_R16_path_fisher_per_step_tends_to_kakades_average():
     kakade = np.diag([0.72, 0.09]) * 2 / 11  # = diag(.1309091, .0163636), of the stationary ρ = (9/11, 2/11)
     policy = sigmoid_policy()
@@ -320,6 +345,7 @@ def test_R16_path_fisher_per_step_tends_to_kakades_average():
 
 
 @every
+@pytest.mark.claim("R22")
 def test_R22_gradient_is_the_mean_of_return_times_score(p: Problem):
     gradient = p.mdp.gradient(p.policy)
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(gradient))
@@ -329,6 +355,7 @@ def test_R22_gradient_is_the_mean_of_return_times_score(p: Problem):
 
 
 @every
+@pytest.mark.claim("R22")
 def test_R22_batch_weights_give_the_gradient_over_the_horizon(p: Problem):
     batch = p.mdp.batch(p.policy)
     assert_close(batch.weight[:, None] * batch.action_weight, p.mdp.occupancy(p.policy))
@@ -347,6 +374,7 @@ def test_batch_gives_states_that_are_never_visited_no_weight_and_no_advantage():
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.claim("R2", "R4", "R11", "R16")
 def test_R2_R4_R11_R16_hold_for_any_seed(seed: int):
     p = problem(2, 2, 3, seed, "tabular")
     assert_close(p.mdp.occupancy(p.policy), oracle.occupancy(p.mdp, p.table))

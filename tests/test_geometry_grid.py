@@ -49,6 +49,7 @@ def relative(a: Any, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.claim("R15")
 def test_R15_both_oracles_of_the_fisher_matrix_agree(kind: str) -> None:
     assert relative(oracle(kind)["fisher"], oracle(kind)["kl_hessian"]) < 1e-12
 
@@ -73,6 +74,7 @@ def test_gradient_and_duals(kind: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.claim("N6")
 def test_N6_products(kind: str, metric: str, dtype: str) -> None:
     """SᵀS is the dense Fisher matrix, and S and Sᵀ are transposes of each other."""
     with jax.enable_x64(dtype == "float64"):
@@ -125,6 +127,7 @@ def test_grid(kind: str, metric: str, solver: str, dtype: str, damping: float) -
 
 
 @pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.claim("N6")
 def test_N6_conjugate_gradients_need_rank_many_products(kind: str) -> None:
     dense, g = oracle(kind)["fisher"], oracle(kind)["gradient"]
     rank = np.linalg.matrix_rank(dense, tol=1e-10)

@@ -42,6 +42,7 @@ def case(request):
         yield *in_dtype((policy, batch), jnp.float64), Oracle(policy, batch).fisher()
 
 
+@pytest.mark.claim("R24")
 def test_R24_the_constraint_is_tight_and_the_gain_is_the_closed_form(case) -> None:
     policy, batch, dense = case
     g = np.asarray(trees.ravel(st.expected_advantage.gradient(linearise(policy, batch.obs), batch).vector)[0])
@@ -73,6 +74,7 @@ def test_the_report_says_what_its_fields_say(case) -> None:
     assert (int(state.updates), int(state.failures)) == (1, 0)
 
 
+@pytest.mark.claim("R23")
 def test_R23_the_lecture_form_is_the_step_of_half_the_delta(case) -> None:
     policy, batch, dense = case
     lecture = st.npg(damping=0.0, step=st.Normalised(1e-3, half=False))
@@ -82,6 +84,7 @@ def test_R23_the_lecture_form_is_the_step_of_half_the_delta(case) -> None:
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.1, 10.0])
+@pytest.mark.claim("R26")
 def test_R26_the_realised_kl_is_delta_whatever_the_damping(case, damping: float) -> None:
     policy, batch, _ = case
     algorithm = st.npg(delta=1e-6, damping=damping)
@@ -93,6 +96,7 @@ def test_R26_the_realised_kl_is_delta_whatever_the_damping(case, damping: float)
         assert float(info.kl) < 0.9e-6  # what the others do: the budget is not used
 
 
+@pytest.mark.claim("R25")
 def test_R25_steps_do_not_see_the_scale_of_the_rewards(case) -> None:
     policy, batch, _ = case
     for algorithm in (*ALGORITHMS.values(), st.npg(step=st.Fixed(1e-3))):
@@ -104,6 +108,7 @@ def test_R25_steps_do_not_see_the_scale_of_the_rewards(case) -> None:
             assert ratio == pytest.approx(scale if isinstance(algorithm.step, st.Fixed) else 1.0, rel=1e-6)
 
 
+@pytest.mark.claim("R5")
 def test_R5_gradient_ascent_is_the_euclidean_case(case) -> None:
     policy, batch, _ = case
     after, _, info = st.pg(delta=1e-4).update(policy, st.pg().init(policy), batch)
@@ -113,6 +118,7 @@ def test_R5_gradient_ascent_is_the_euclidean_case(case) -> None:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.claim("R27")
 def test_R27_no_gradient_no_step_no_nan(case, name: str) -> None:
     policy, batch, _ = case
     algorithm = ALGORITHMS[name]
@@ -431,6 +437,7 @@ class TestExact:
             np.testing.assert_array_equal(after.logits, alone.logits)
             np.testing.assert_array_equal(info.kl, said.kl)
 
+    @pytest.mark.claim("R22")
     def test_R22_the_batch_gradient_is_that_of_the_value_over_the_horizon(self) -> None:
         mdp = random_mdp(3, 3, 4, 1)
         policy = st.TabularSoftmax(np.random.default_rng(0).normal(size=(3, 3)))
@@ -439,6 +446,7 @@ class TestExact:
         before, after = mdp.value(policy), mdp.value(st.improve(policy, mdp, st.npg(delta=1e-10))[0])
         assert 4 * float(info.predicted_improvement) == pytest.approx(after - before, rel=1e-3)
 
+    @pytest.mark.claim("R26")
     def test_R26_the_path_kl_is_h_times_delta(self) -> None:
         mdp = random_mdp(3, 2, 6, 2)
         policy = st.TabularSoftmax(np.zeros((3, 2)))

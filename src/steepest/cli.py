@@ -1,4 +1,5 @@
-"""The command line: train, resume, evaluate. Its options are the fields of the dataclasses here and in `TrainConfig`.
+"""The command line: train, resume, evaluate, reproduce. Its options are the fields of the dataclasses here and of
+`TrainConfig`.
 
 Exit codes: 0 done; 1 something outside broke (an environment, a file, a disk); 2 wrong usage; 128 + n stopped by signal
 n after the iteration was finished and saved (130 SIGINT, 143 SIGTERM).
@@ -122,7 +123,43 @@ class Evaluate:
         return 0
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"train": Train, "resume": Resume, "evaluate": Evaluate}
+@dataclass(frozen=True)
+class Reproduce:
+    """Make an experiment of the lecture or the papers again: figure, numbers, sentences, and an index page."""
+
+    name: tyro.conf.Positional[str]
+    """lecture-gradient-descent, lecture-two-action, lecture-kl, lecture-trust-region, lecture-stationary,
+    lecture-covariance, kakade-lqr, kakade-two-state, kakade-tetris, bagnell-covariant, rates; or all."""
+    quick: bool = False
+    """Seconds instead of minutes: fewer seeds, points or steps; the text says what was left out."""
+    out: Path = Path("reproduced")
+    """The folder for NAME.png, .svg, .csv, .md and index.html."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.reproduce.output import reproduce
+        from steepest.reproduce.registry import EXPERIMENTS, experiment
+
+        _cache_compilations()
+        names = EXPERIMENTS if self.name == "all" else (self.name,)
+        for name in names:
+            experiment(name)  # an unknown name is refused before anything runs
+        records = []
+        for name in names:
+            records.append(reproduce(name, self.out, self.quick))
+            if not (self.output.quiet or self.output.json):
+                print(f"{name}: {records[-1]['seconds']} s", file=sys.stderr, flush=True)
+        index = str(self.out / "index.html")
+        print(json.dumps({"experiments": records, "index": index}) if self.output.json else index)
+        return 0
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "train": Train,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "reproduce": Reproduce,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,41 +5,23 @@ Drawn with matplotlib's objects, never pyplot: no display, no global state, safe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from steepest.errors import RunError, UsageError
-from steepest.runs import RunFolder, columns, read_lines, write_bytes
+from steepest.reports.figures import COLOURS, STYLE, save_png
+from steepest.runs import RunFolder, columns, read_lines
 
-# Okabe & Ito's palette: told apart with every common colour blindness, and in print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 DOTS = 5000  # drawn episodes; more only darken the picture
 WINDOW = 100  # episodes in the running mean, fewer in a run of less than 1 000
 BAND_FROM = 5  # seeds; below it a band would hide how few there are
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
-    "lines.linewidth": 1.4,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-}
-
 Curve = tuple[np.ndarray, np.ndarray]  # (steps [n], values [n])
 
 
@@ -80,7 +62,7 @@ def learning_curve(run_path: Path | str, out_png: Path | str, title: str = "") -
             axes.text(0.5, 0.5, "no episode has ended yet", transform=axes.transAxes, ha="center", va="center")
         else:
             _legend(figure)
-        _save(figure, out_png)
+        save_png(figure, out_png)
 
 
 def compare_curves(curves: Mapping[str, Sequence[Path | str]], out_png: Path | str, title: str = "") -> None:
@@ -121,7 +103,7 @@ def draw_curves(
         explained = ", ".join(part for part in ("thin: each seed", "band: min–max") if part in drawn)
         ncols = 2 if len(curves) > 1 and max(map(len, curves)) < 16 else 1
         _legend(figure, f"line: mean over seeds; {explained}" if explained else "", ncols)
-        _save(figure, out_png)
+        save_png(figure, out_png)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -187,9 +169,3 @@ def _legend(figure: Figure, title: str = "", ncols: int = 1) -> None:
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
-
-
-def _save(figure: Figure, path: Path | str) -> None:
-    image = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(image)
-    write_bytes(path, image.getvalue())
