@@ -1,7 +1,8 @@
 # make install   the library and its command line, in .venv
 # make train     train CartPole-v1 into runs/
 # make test      everything but the slow tests      make slow    the slow ones
-# make check     lint, format, types, layering      make clean   remove .venv, caches and builds
+# make check     lint, format, types, layering      make docs    the pages, into docs/_build
+# make clean     remove .venv, caches and builds
 #
 # PYTHON=python3.12 make …  chooses the interpreter; versions are those of constraints.txt.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_VERSION := pip==26.*  # --group needs 25.1
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: install train test slow check clean
+.PHONY: install train test slow check docs clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -32,8 +33,11 @@ check: $(VENV)/installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests/test_layering.py
 
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf docs/_build $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

@@ -68,6 +68,18 @@ STUDIES = {
         (0, 1, 2, 3, 4),
         "cartpole.png",
     ),
+    "cartpole-covariant": Study(
+        "CartPole-v1",
+        50_000,
+        {name: ["--algorithm", name] for name in ("covariant", "natural-actor-critic", "q-npg")},
+        (0, 1, 2, 3, 4),
+    ),
+    "hopper-covariant": Study(
+        "Hopper-v5",
+        300_000,
+        {name: ["--algorithm", name] for name in ("npg", "covariant", "natural-actor-critic")},
+        (0, 1, 2),
+    ),
     "halfcheetah": Study("HalfCheetah-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, (0, 1, 2)),
 }
 

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for label in (label for mark in item.iter_markers("claim") for label in mark.args):
             if label not in CLAIMS:
                 raise pytest.UsageError(f"{item.nodeid}: {unknown('claim', label, CLAIMS)}")
-    wanted = set(config.getoption("--claim"))
+    wanted = set(config.getoption("--claim") or [])
     for label in wanted - CLAIMS.keys():
         raise pytest.UsageError(str(unknown("claim", label, CLAIMS)))
     if wanted:

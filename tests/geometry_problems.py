@@ -47,7 +47,7 @@ def problem(kind: str) -> tuple[Any, Batch]:
         action=action,
         action_weight=np.stack([split, 1 - split], axis=1),
         advantage=rng.normal(size=(n, 2)),
-        segment=np.zeros(n, np.int32),
+        segment=rng.integers(0, n, n).astype(np.int32),
     )
     return policy, batch
 
@@ -87,6 +87,19 @@ class Oracle:
     def empirical_fisher(self) -> np.ndarray:
         j = self.log_prob_jacobian(self.batch.action)
         return np.einsum("n,nm,nmp,nmq->pq", self.batch.weight, self.batch.action_weight, j, j)
+
+    def trajectory_fisher(self) -> np.ndarray:
+        """Outer products of the scores of segments, the roots of the weights within."""
+        b = self.batch
+        steps = np.sqrt(b.weight[:, None] * b.action_weight)[:, :, None] * self.log_prob_jacobian(b.action)
+        paths = np.array([steps[b.segment == i].sum(axis=0) for i in np.unique(b.segment)])
+        return np.einsum("imp,imq->pq", paths, paths)
+
+    def uncentred_fisher(self) -> np.ndarray:
+        """Outer products of the gradients of the logits, not centred, over every action."""
+        distribution = self.predict(self.theta)
+        j = np.asarray(jax.jacobian(lambda theta: self.predict(theta).logits)(self.theta))
+        return np.einsum("n,na,nap,naq->pq", self.batch.weight, distribution.probs, j, j)
 
     def fisher(self) -> np.ndarray:
         """Outer products of scores over every action; for a Gaussian, over the nodes of a Gauss–Hermite rule, which is

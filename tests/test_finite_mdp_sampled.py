@@ -24,7 +24,7 @@ from steepest.worlds.finite import random as random_mdp
 
 
 def test_named_worlds_have_the_optimal_values_of_their_docstrings():
-    assert set(MDPS) == {"two-state", "chain", "random"}
+    assert set(MDPS) == {"two-state", "chain", "random", "grid"}
     assert two_state(20).optimal()[0] == 38.0
     assert two_state(1).optimal()[0] == 1.0
     assert [chain(5, h).optimal()[0] for h in (3, 4, 5, 10)] == [0.0, 0.0, 1.0, 6.0]

@@ -410,6 +410,8 @@ class TestParts:
         for states, dtype, expected in ((500, jnp.float64, 0.0), (501, jnp.float64, 0.1), (2, jnp.float32, 0.1)):
             with jax.enable_x64(dtype == jnp.float64):
                 assert default_damping(jnp.zeros((states, 2), dtype)) == expected
+                blocks = 0.0 if dtype == jnp.float64 else 0.1
+                assert default_damping(jnp.zeros((states, 2), dtype), st.Blocks()) == blocks
 
     def test_algorithms_are_values(self) -> None:
         assert st.trpo(0.02) == st.trpo(0.02)

@@ -12,7 +12,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from steepest.agent import Agent
-    from steepest.algorithms import Algorithm, AlgorithmState, improve, iterate, npg, pg, trpo
+    from steepest.algorithms import (
+        Algorithm,
+        AlgorithmState,
+        covariant,
+        improve,
+        iterate,
+        natural_actor_critic,
+        npg,
+        pg,
+        policy_path,
+        q_npg,
+        trpo,
+    )
     from steepest.batch import Batch, Rollout
     from steepest.distributions import Categorical, DiagonalGaussian, Distribution
     from steepest.errors import RunError, UsageError
@@ -26,8 +38,11 @@ if TYPE_CHECKING:
         euclidean,
         expected_advantage,
         fisher,
+        reparameterise,
+        reparameterise_by,
+        trajectory,
     )
-    from steepest.linear import Automatic, ConjugateGradient, Direct, SampleSpace, Solution, Status
+    from steepest.linear import Automatic, Blocks, ConjugateGradient, Direct, SampleSpace, Solution, Status
     from steepest.parameters import frozen
     from steepest.policies import LogLinearSoftmax, MlpCategorical, MlpGaussian, TabularSoftmax
     from steepest.training.callbacks import IterationEvent, StopAtReturn
@@ -35,22 +50,29 @@ if TYPE_CHECKING:
     from steepest.training.evaluation import evaluate
     from steepest.training.persistence import load
     from steepest.training.train import Run, resume, train
-    from steepest.worlds.finite import FiniteHorizonMDP
+    from steepest.worlds.finite import AverageMDP, DiscountedMDP, FiniteHorizonMDP, FinitePOMDP
+    from steepest.worlds.finite.sparse import SparseMDP
+    from steepest.worlds.lqr import LQR
 
 _ROOM_OF = {
     "Agent": "steepest.agent",
     "Algorithm": "steepest.algorithms",
     "AlgorithmState": "steepest.algorithms",
     "Automatic": "steepest.linear",
+    "AverageMDP": "steepest.worlds.finite",
     "Batch": "steepest.batch",
+    "Blocks": "steepest.linear",
     "Categorical": "steepest.distributions",
     "ConjugateGradient": "steepest.linear",
     "DiagonalGaussian": "steepest.distributions",
     "Direct": "steepest.linear",
+    "DiscountedMDP": "steepest.worlds.finite",
     "Distribution": "steepest.distributions",
     "FiniteHorizonMDP": "steepest.worlds.finite",
+    "FinitePOMDP": "steepest.worlds.finite",
     "Fixed": "steepest.geometry",
     "IterationEvent": "steepest.training.callbacks",
+    "LQR": "steepest.worlds.lqr",
     "LogLinearSoftmax": "steepest.policies",
     "MlpCategorical": "steepest.policies",
     "MlpGaussian": "steepest.policies",
@@ -61,6 +83,7 @@ _ROOM_OF = {
     "RunError": "steepest.errors",
     "SampleSpace": "steepest.linear",
     "Solution": "steepest.linear",
+    "SparseMDP": "steepest.worlds.finite.sparse",
     "Status": "steepest.linear",
     "StepInfo": "steepest.geometry",
     "StopAtReturn": "steepest.training.callbacks",
@@ -68,6 +91,7 @@ _ROOM_OF = {
     "TrainConfig": "steepest.training.config",
     "TrustRegion": "steepest.geometry",
     "UsageError": "steepest.errors",
+    "covariant": "steepest.algorithms",
     "empirical_fisher": "steepest.geometry",
     "euclidean": "steepest.geometry",
     "evaluate": "steepest.training.evaluation",
@@ -77,25 +101,36 @@ _ROOM_OF = {
     "improve": "steepest.algorithms",
     "iterate": "steepest.algorithms",
     "load": "steepest.training.persistence",
+    "natural_actor_critic": "steepest.algorithms",
     "npg": "steepest.algorithms",
     "pg": "steepest.algorithms",
+    "policy_path": "steepest.algorithms",
+    "q_npg": "steepest.algorithms",
+    "reparameterise": "steepest.geometry",
+    "reparameterise_by": "steepest.geometry",
     "resume": "steepest.training.train",
     "train": "steepest.training.train",
+    "trajectory": "steepest.geometry",
     "trpo": "steepest.algorithms",
 }
 
 __all__ = [
+    "LQR",
     "Agent",
     "Algorithm",
     "AlgorithmState",
     "Automatic",
+    "AverageMDP",
     "Batch",
+    "Blocks",
     "Categorical",
     "ConjugateGradient",
     "DiagonalGaussian",
     "Direct",
+    "DiscountedMDP",
     "Distribution",
     "FiniteHorizonMDP",
+    "FinitePOMDP",
     "Fixed",
     "IterationEvent",
     "LogLinearSoftmax",
@@ -108,6 +143,7 @@ __all__ = [
     "RunError",
     "SampleSpace",
     "Solution",
+    "SparseMDP",
     "Status",
     "StepInfo",
     "StopAtReturn",
@@ -116,6 +152,7 @@ __all__ = [
     "TrustRegion",
     "UsageError",
     "__version__",
+    "covariant",
     "empirical_fisher",
     "euclidean",
     "evaluate",
@@ -125,10 +162,16 @@ __all__ = [
     "improve",
     "iterate",
     "load",
+    "natural_actor_critic",
     "npg",
     "pg",
+    "policy_path",
+    "q_npg",
+    "reparameterise",
+    "reparameterise_by",
     "resume",
     "train",
+    "trajectory",
     "trpo",
 ]
 

@@ -1,7 +1,21 @@
 """The methods: compositions of an objective, a metric, a solver and a step."""
 
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, default_damping
-from steepest.algorithms.exact import improve, iterate
-from steepest.algorithms.methods import methods, npg, pg, trpo
+from steepest.algorithms.exact import improve, iterate, policy_path
+from steepest.algorithms.methods import covariant, methods, natural_actor_critic, npg, pg, q_npg, trpo
 
-__all__ = ["Algorithm", "AlgorithmState", "default_damping", "improve", "iterate", "methods", "npg", "pg", "trpo"]
+__all__ = [
+    "Algorithm",
+    "AlgorithmState",
+    "covariant",
+    "default_damping",
+    "improve",
+    "iterate",
+    "methods",
+    "natural_actor_critic",
+    "npg",
+    "pg",
+    "policy_path",
+    "q_npg",
+    "trpo",
+]

@@ -34,7 +34,7 @@ from steepest.geometry import (
     mean_kl,
 )
 from steepest.geometry.divergences import weighted
-from steepest.linear import DIRECT_UP_TO, Solution, Solver, Status
+from steepest.linear import DIRECT_UP_TO, Blocks, Solution, Solver, Status
 from steepest.parameters import merge, split
 
 P = TypeVar("P", bound=Policy)
@@ -60,7 +60,7 @@ class Algorithm:
     solver: how M⁻¹g; None for a metric that is the identity.
     step: how far.
     damping: λ ≥ 0 in the direction (M + λI)⁻¹g, never in the length of the step. None: 0 in float64 up to 1 000
-        parameters, else 0.1.
+        parameters or with `Blocks`, else 0.1.
 
     Raises UsageError for a negative damping.
     """
@@ -116,7 +116,7 @@ def update(algorithm: Algorithm, policy: P, state: AlgorithmState, batch: Batch)
     params, rest = split(policy)
     local = linearise(policy, batch.obs)
     gradient = algorithm.objective.gradient(local, batch)
-    damping = default_damping(params) if algorithm.damping is None else algorithm.damping
+    damping = default_damping(params, algorithm.solver) if algorithm.damping is None else algorithm.damping
     metric = algorithm.metric.operator(local, batch).damped(damping)
     if algorithm.solver is None:
         solution = _gradient_itself(gradient)
@@ -156,13 +156,13 @@ def update(algorithm: Algorithm, policy: P, state: AlgorithmState, batch: Batch)
     return merge(taken.params, rest), state, info
 
 
-def default_damping(params: Any) -> float:
-    """λ for who has not chosen: 0 where a direct solve in float64 is the default, 0.1 elsewhere.
+def default_damping(params: Any, solver: Solver | None = None) -> float:
+    """λ for who has not chosen: 0 in float64 where the solver decides a rank, as a direct one does, 0.1 elsewhere.
 
     In float32 a direction of λ = 0 can lie where F is below its own rounding: the KL it then realises is not δ.
     """
     double = all(x.dtype == jnp.float64 for x in jax.tree.leaves(params))
-    return 0.0 if double and trees.size(params) <= DIRECT_UP_TO else 0.1
+    return 0.0 if double and (isinstance(solver, Blocks) or trees.size(params) <= DIRECT_UP_TO) else 0.1
 
 
 def _gradient_itself(gradient: Gradient) -> Solution:

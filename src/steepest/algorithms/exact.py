@@ -8,10 +8,13 @@ There is no exact algorithm, only an exact `Batch`: the very lines that train on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from steepest.algorithms.algorithm import Algorithm
 from steepest.batch import Batch
@@ -57,6 +60,19 @@ def iterate(policy: P, mdp: ExactWorld, algorithm: Algorithm, steps: int) -> tup
     if not isinstance(mdp, ExactWorld):
         raise UsageError(f"expected a world with an exact batch, such as st.FiniteHorizonMDP, got {mdp!r}")
     return _iterate(policy, mdp, algorithm, steps)
+
+
+def policy_path(policies: Sequence[Policy], mdp: Any) -> Float[np.ndarray, "T S A"]:
+    """π_t(a|s) along a list of policies, as `iterate` returns them: the path in the space of behaviour, in which two
+    parameterisations can be compared.
+
+    mdp: whatever has `probabilities(policy)`, such as st.FiniteHorizonMDP.
+
+    Returns [T,S,A] float64, T the number of policies. Raises UsageError for none.
+    """
+    if not len(policies):
+        raise UsageError("policy_path needs at least one policy")
+    return np.stack([mdp.probabilities(policy) for policy in policies])
 
 
 @exact

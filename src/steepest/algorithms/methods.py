@@ -1,8 +1,14 @@
 """The methods, each the one before it with a part exchanged.
 
-pg      Euclidean    –                    normalised        "Revisit gradient descent"
-npg     Fisher       direct or CG         normalised        Kakade 2001
-trpo    Fisher       conjugate gradient   trust region      Schulman et al. 2015
+                       metric              solver               step
+pg                     Euclidean           –                    normalised        "Revisit gradient descent"
+npg                    Fisher              direct or CG         normalised        Kakade 2001
+covariant              Fisher, by paths    as npg               normalised        Bagnell & Schneider 2003
+natural_actor_critic   Fisher, by samples  as npg               normalised        Peters & Schaal 2008
+q_npg                  Fisher, uncentred   as npg               normalised        Agarwal et al. 2021
+trpo                   Fisher              conjugate gradient   trust region      Schulman et al. 2015
+
+On the exact batch of a finite MDP covariant and natural_actor_critic are npg, as is q_npg on a table of logits.
 """
 
 from __future__ import annotations
@@ -10,7 +16,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from steepest.algorithms.algorithm import Algorithm
-from steepest.geometry import Metric, Normalised, Step, TrustRegion, euclidean, expected_advantage, fisher
+from steepest.geometry import (
+    Metric,
+    Normalised,
+    Step,
+    TrustRegion,
+    empirical_fisher,
+    euclidean,
+    expected_advantage,
+    fisher,
+    trajectory,
+    uncentred,
+)
 from steepest.linear import Automatic, ConjugateGradient, Solver
 from steepest.names import Registry
 
@@ -39,6 +56,45 @@ def npg(
     return replace(plain, name="npg", metric=metric, solver=solver or Automatic(), damping=damping)
 
 
+def covariant(
+    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+) -> Algorithm:
+    """Covariant policy search (Bagnell & Schneider 2003): NPG in the metric on paths, per state.
+
+    delta: δ, nats per state.  solver, damping, step: exchange a part; see `Algorithm`.
+    """
+    natural = npg(delta, metric=trajectory, solver=solver, damping=damping, step=step)
+    return replace(natural, name="covariant")
+
+
+def natural_actor_critic(
+    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+) -> Algorithm:
+    """Natural actor–critic (Peters & Schaal 2008): step along the weights of the compatible critic.
+
+    The critic ω·∇ln π(a|o) is fitted to the advantages of the batch by least squares, ridge λ; its normal equations are
+    F̂ω = g, with F̂ the Fisher matrix of the sampled actions (Kakade 2001, theorem 1).
+
+    delta: δ, nats per state.  solver, damping, step: exchange a part; see `Algorithm`.
+    """
+    natural = npg(delta, metric=empirical_fisher, solver=solver, damping=damping, step=step)
+    return replace(natural, name="natural-actor-critic")
+
+
+def q_npg(
+    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+) -> Algorithm:
+    """Q-NPG (Agarwal et al. 2021): step along the weights that fit the advantages by the gradients of the logits.
+
+    For Categorical policies alone: an update of another raises UsageError.
+
+    delta: δ; the KL of the step is at most that to leading order, less where the fit depends on the state alone.
+    solver, damping, step: exchange a part; see `Algorithm`.
+    """
+    natural = npg(delta, metric=uncentred, solver=solver, damping=damping, step=step)
+    return replace(natural, name="q-npg")
+
+
 def trpo(
     delta: float = 0.01,
     *,
@@ -57,5 +113,5 @@ def trpo(
 
 
 methods: Registry = Registry("algorithm")
-for _method in (pg, npg, trpo):
-    methods.add(_method.__name__, _method)
+for _method in (pg, npg, covariant, natural_actor_critic, q_npg, trpo):
+    methods.add(_method.__name__.replace("_", "-"), _method)

@@ -12,10 +12,14 @@ from steepest.geometry.metrics import (
     fisher,
 )
 from steepest.geometry.objectives import ExpectedAdvantage, Gradient, Objective, expected_advantage, log_probs
+from steepest.geometry.reparameterise import Affine, Reparameterised, reparameterise, reparameterise_by
 from steepest.geometry.report import Reason, StepInfo
 from steepest.geometry.steps import Fixed, Normalised, Step, Taken, Trial, TrustRegion
+from steepest.geometry.trajectory import Trajectory, trajectory
+from steepest.geometry.uncentred import Uncentred, uncentred
 
 __all__ = [
+    "Affine",
     "EmpiricalFisher",
     "Euclidean",
     "ExpectedAdvantage",
@@ -27,11 +31,14 @@ __all__ = [
     "Normalised",
     "Objective",
     "Reason",
+    "Reparameterised",
     "Step",
     "StepInfo",
     "Taken",
+    "Trajectory",
     "Trial",
     "TrustRegion",
+    "Uncentred",
     "empirical_fisher",
     "euclidean",
     "expected_advantage",
@@ -39,4 +46,8 @@ __all__ = [
     "linearise",
     "log_probs",
     "mean_kl",
+    "reparameterise",
+    "reparameterise_by",
+    "trajectory",
+    "uncentred",
 ]

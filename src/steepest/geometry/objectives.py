@@ -82,5 +82,5 @@ expected_advantage = ExpectedAdvantage()
 
 def _masked(batch: Batch) -> tuple[Array, Array]:
     """(w·v, A) [N,m], A = 0 where w·v = 0, whatever is there: even a derivative must not see it."""
-    weight = batch.weight[:, None] * batch.action_weight
+    weight = jnp.asarray(batch.weight[:, None] * batch.action_weight)
     return weight, jnp.where(weight > 0, batch.advantage, 0.0)

@@ -24,6 +24,8 @@ class Status(enum.IntEnum):
     """The right-hand side or a product was NaN or infinite; x is the last finite iterate."""
     SINGULAR = 4
     """A factorisation failed: the matrix is not positive definite in this precision; x = 0."""
+    STRUCTURE = 5
+    """The operator is not of the kind that the solver solves; x = 0."""
 
 
 class Solution(NamedTuple):

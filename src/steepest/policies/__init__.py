@@ -1,6 +1,14 @@
 """Policies: equinox modules  obs ↦ distribution. Any module of that form is one."""
 
+from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
 from steepest.policies.networks import MlpCategorical, MlpGaussian
 from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
 
-__all__ = ["LogLinearSoftmax", "MlpCategorical", "MlpGaussian", "TabularSoftmax"]
+__all__ = [
+    "ExponentialGaussian",
+    "LinearGaussian",
+    "LogLinearSoftmax",
+    "MlpCategorical",
+    "MlpGaussian",
+    "TabularSoftmax",
+]

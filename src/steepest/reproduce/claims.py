@@ -41,8 +41,8 @@ CLAIMS: dict[str, str] = {
     "R26": "The realised KL is δ to leading order, measured without damping.",
     "R26b": "The gain of the closed form over that of the problem before linearising → 1 as δ → 0.",
     "R27": "g = 0 gives no step and no NaN.",
-    "R28": "F of a tabular softmax has one null direction per state; the exact g lies in its range, a sampled "
-    "one need not.",
+    "R28": "F of a tabular softmax has one null direction per state; g lies in its range, as it does in that of an F "
+    "made of the same samples, but not of others.",
     "K1": "Compatible features ∇ln π: the least-squares weights are F⁻¹∇η, whatever the state baseline.",
     "K2": "A long natural step makes the policy greedy in the compatible critic; the gradient only finds what "
     "beats the mean.",

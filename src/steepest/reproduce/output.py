@@ -81,8 +81,10 @@ def _markdown(name: str, what: Experiment, outcome: Outcome) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join([*lines, *("| " + " | ".join(str(_cell(v)) for v in row.values()) + " |" for row in rows)])
+    """A Markdown table."""
+    cells = [list(rows[0]), *([str(_cell(value)) for value in row.values()] for row in rows)]
+    head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def _cell(value: Any) -> str | int:

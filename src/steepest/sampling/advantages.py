@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from steepest.batch import Batch
 
@@ -61,6 +61,7 @@ def batch_from_rollout(
     done: Bool[Any, "T B"],
     *,
     centre: bool = True,
+    segment: int | None = None,
 ) -> Batch:
     """The Batch of a rollout: N = T·B rows with one action each, row t·B + b from step t of environment b.
 
@@ -68,9 +69,10 @@ def batch_from_rollout(
     done: [T,B], terminated | truncated.
     centre: subtract the weighted mean of the advantages. They are not divided by their standard deviation: a normalised
         step is the same for every scale of the rewards, so they keep the units of the reward.
+    segment: cut the paths after so many steps, None for nowhere but where an episode ends.
 
-    weight is 1/Σvalid, or 0 where not valid. segment numbers the paths, 0 ≤ segment < N, with gaps: the k-th episode of
-    environment b within this rollout is b·T + k.
+    weight is 1/Σvalid, or 0 where not valid. The batch's segments number the paths, 0 ≤ segment < N, with gaps: the
+    k-th path of environment b within this rollout is b·T + k.
     """
     advantage, valid = jnp.asarray(advantage), jnp.asarray(valid)
     steps, envs = advantage.shape
@@ -79,14 +81,21 @@ def batch_from_rollout(
     advantage = jnp.where(valid, advantage, 0.0)
     if centre:
         advantage = jnp.where(valid, advantage - jnp.sum(weight * advantage), 0.0)
-    ends = jnp.asarray(done, jnp.int32)
-    ended = jnp.cumsum(ends, axis=0) - ends
-    segment = jnp.arange(envs, dtype=jnp.int32) * steps + ended
     return Batch(
         obs=jnp.reshape(obs, (rows, *obs.shape[2:])),
         weight=weight.reshape(rows),
         action=jnp.reshape(action, (rows, 1, *action.shape[2:])),
         action_weight=jnp.ones((rows, 1), advantage.dtype),
         advantage=advantage.reshape(rows, 1),
-        segment=segment.reshape(rows),
+        segment=_paths(jnp.asarray(done), segment).reshape(rows),
     )
+
+
+def _paths(done: Bool[Array, "T B"], longest: int | None) -> Int[Array, "T B"]:
+    """The number of the path of each row: a new one after the end of an episode, and every `longest` steps of one."""
+    steps, envs = done.shape
+    row = jnp.arange(steps, dtype=jnp.int32)[:, None]
+    fresh = jnp.concatenate([jnp.ones((1, envs), bool), done[:-1]])
+    since = row - jax.lax.cummax(jnp.where(fresh, row, 0), axis=0)
+    begins = since % (longest or steps) == 0
+    return jnp.arange(envs, dtype=jnp.int32) * steps + jnp.cumsum(begins, axis=0, dtype=jnp.int32) - 1

@@ -14,7 +14,7 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm, methods
 from steepest.critics import AdamFit, Critic, MlpValue, StateValue
 from steepest.errors import UsageError
-from steepest.geometry import Normalised, TrustRegion, empirical_fisher, fisher
+from steepest.geometry import Normalised, TrustRegion, empirical_fisher, fisher, trajectory
 from steepest.linear import Automatic, ConjugateGradient, Direct, SampleSpace, Solver
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
@@ -35,9 +35,17 @@ def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
             step, damped_form=config.damped_form, backtracks=config.backtracks, shrink=config.shrink
         )
     if algorithm.solver is None:
-        if (config.solver, config.metric) != ("auto", "fisher"):
+        if (config.solver, config.metric) != ("auto", "auto"):
             raise UsageError(f"{name} has no solver and no Fisher metric: leave solver and metric at their defaults")
         return dataclasses.replace(algorithm, step=step)
+    if config.metric != "auto" and algorithm.metric != fisher:
+        raise UsageError(f"{name} is npg in a metric of its own: leave metric at auto, or choose npg")
+    metrics = {
+        "auto": algorithm.metric,
+        "fisher": fisher,
+        "empirical-fisher": empirical_fisher,
+        "trajectory": trajectory,
+    }
     solvers: dict[str, Solver] = {
         "auto": _with_iterations(algorithm.solver, config.cg_iterations),
         "cg": ConjugateGradient(config.cg_iterations),
@@ -46,7 +54,7 @@ def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
     }
     return dataclasses.replace(
         algorithm,
-        metric={"fisher": fisher, "empirical-fisher": empirical_fisher}[config.metric],
+        metric=metrics[config.metric],
         solver=solvers[config.solver],
         damping=config.damping,
         step=step,
@@ -107,4 +115,4 @@ def build_learner(config: TrainConfig, algorithm: Algorithm) -> Learner:
     assert gae_lambda is not None
     assert epochs is not None
     fit = AdamFit(config.critic.learning_rate, epochs, config.critic.minibatch)
-    return Learner(algorithm, fit, gamma, gae_lambda, config.sampling.centre_advantages)
+    return Learner(algorithm, fit, gamma, gae_lambda, config.sampling.centre_advantages, config.sampling.segment)

@@ -32,8 +32,8 @@ class UpdateConfig:
     """How the natural gradient is solved for. auto: the method's own."""
     cg_iterations: int = 10
     """Conjugate gradient: at most this many Fisher products."""
-    metric: Literal["fisher", "empirical-fisher"] = "fisher"
-    """Expected Fisher matrix, or that of the sampled actions. Not for pg."""
+    metric: Literal["auto", "fisher", "empirical-fisher", "trajectory"] = "auto"
+    """npg and trpo: expected Fisher matrix, that of the sampled actions, or that of paths. auto: the method's own."""
     damped_form: bool = False
     """Measure the step by F + λI, as most libraries do: the realised KL is then less than δ."""
     backtracks: int = 10
@@ -60,6 +60,8 @@ class SamplingConfig:
     """The critic sees rewards divided by the running deviation of their discounted sum."""
     centre_advantages: bool = True
     """Subtract the batch's mean advantage."""
+    segment: int | None = None
+    """Steps of an episode that are one path of the covariant metric, at most."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class TrainConfig:
     env: tyro.conf.Positional[str]
     """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
     algorithm: str = "trpo"
-    """pg, npg or trpo."""
+    """pg, npg, trpo, covariant, natural-actor-critic or q-npg."""
     steps: int = 1_000_000
     """Environment steps in all, rounded up to whole batches."""
     seed: int = 0
@@ -148,7 +150,7 @@ def check(config: TrainConfig) -> None:
         value = getattr(config.sampling, name)
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} must be in [0, 1], got {value}")
-    for name in ("envs", "rollout"):
+    for name in ("envs", "rollout", "segment"):
         _at_least(name, getattr(config.sampling, name), 1)
     if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")

@@ -47,7 +47,7 @@ class Learner:
     """How a rollout changes what is learnt.
 
     algorithm: the policy's update.  fit: the critic's.  gamma, gae_lambda: in [0, 1].  centre: subtract the mean
-    advantage.
+    advantage.  segment: steps of a path at most, None for whole episodes.
     """
 
     algorithm: Algorithm
@@ -55,6 +55,7 @@ class Learner:
     gamma: float
     gae_lambda: float
     centre: bool = True
+    segment: int | None = None
 
     def init(self, policy: Policy, critic: Critic) -> LearnerState:
         """The state before the first iteration."""
@@ -101,7 +102,13 @@ def _update(
     )
     done = rollout.terminated | rollout.truncated
     batch = batch_from_rollout(
-        obs, rollout.action, advantage * reward_scale, rollout.valid, done, centre=learner.centre
+        obs,
+        rollout.action,
+        advantage * reward_scale,
+        rollout.valid,
+        done,
+        centre=learner.centre,
+        segment=learner.segment,
     )
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch)
     critic, optimiser, fit = learner.fit(

@@ -1,7 +1,25 @@
 """Finite MDPs: small worlds in which every quantity of the theory is exact, and the same worlds as samplers."""
 
-from steepest.worlds.finite.generators import MDPS, chain, random, two_state
+from steepest.worlds.finite.average import AverageMDP
+from steepest.worlds.finite.discounted import DiscountedMDP
+from steepest.worlds.finite.finite_mdp import FiniteMDP
+from steepest.worlds.finite.generators import MDPS, chain, grid, random, two_state
 from steepest.worlds.finite.model import FiniteHorizonMDP
+from steepest.worlds.finite.pomdp import FinitePOMDP
 from steepest.worlds.finite.sampled import MDPWorld, make_mdp, sample_paths
 
-__all__ = ["MDPS", "FiniteHorizonMDP", "MDPWorld", "chain", "make_mdp", "random", "sample_paths", "two_state"]
+__all__ = [
+    "MDPS",
+    "AverageMDP",
+    "DiscountedMDP",
+    "FiniteHorizonMDP",
+    "FiniteMDP",
+    "FinitePOMDP",
+    "MDPWorld",
+    "chain",
+    "grid",
+    "make_mdp",
+    "random",
+    "sample_paths",
+    "two_state",
+]

@@ -16,7 +16,6 @@ from steepest.errors import UsageError
 from steepest.parameters import Frozen
 from steepest.worlds.finite import tables
 from steepest.worlds.finite.precision import inwards
-from steepest.worlds.finite.tables import Tables
 
 
 def distributions(policy: Any, states: int, actions: int) -> Categorical:
@@ -38,29 +37,37 @@ def distributions(policy: Any, states: int, actions: int) -> Categorical:
 def fitting(policy: Any, states: int, actions: int) -> Any:
     """The policy in float64, ready for the jitted functions; call it inside `exact`.
 
-    Raises UsageError for what is no policy, and for a table that has not a row for each state. JAX clamps an index that
-    is out of range, so a table with too few rows would otherwise answer for the states that it lacks.
+    Raises UsageError for what is no policy, and for a table that has not a row for each state.
+    """
+    require_policy(policy, states, actions, f"S={states} states")
+    return inwards(policy)
+
+
+def require_policy(policy: Any, rows: int, actions: int, said: str) -> None:
+    """UsageError for what cannot be called, and for a table that has not a row for each of what it is asked about,
+    which is `said` in words.
+
+    JAX clamps an index that is out of range, so a table with too few rows would answer for the states that it lacks.
     """
     if not callable(policy):
         raise UsageError(f"expected a policy, callable with a state index, got {type(policy).__name__}")
     for name, axes in (("logits", 2), ("features", 3)):
         table = getattr(policy, name, None)
         table = table.value if isinstance(table, Frozen) else table
-        if table is not None and eqx.is_array(table) and table.ndim == axes and table.shape[:2] != (states, actions):
+        if table is not None and eqx.is_array(table) and table.ndim == axes and table.shape[:2] != (rows, actions):
             raise UsageError(
-                f"{type(policy).__name__}.{name} has shape {list(table.shape)}; this MDP has S={states} states and "
-                f"A={actions} actions, so {[states, actions, *table.shape[2:]]} was expected"
+                f"{type(policy).__name__}.{name} has shape {list(table.shape)}; this MDP has {said} and "
+                f"A={actions} actions, so {[rows, actions, *table.shape[2:]]} was expected"
             )
-    return inwards(policy)
 
 
-def probabilities(model: Tables, policy: Any) -> np.ndarray:
-    """π as NumPy float64: [S,A] of a policy; an array of probabilities [S,A] or [H,S,A] as it is; an array of action
-    indices [S] or [H,S] (any integer type) as the deterministic policy that it stands for. Call it inside `exact`.
+def probabilities(policy: Any, states: int, actions: int, *horizon: int) -> np.ndarray:
+    """π as NumPy float64: [S,A] of a policy; an array of probabilities [S,A] as it is; an array of action indices [S]
+    (any integer type) as the deterministic policy that it stands for; where a horizon H is given, also arrays [H,S,A]
+    and [H,S], which depend on time. Call it inside `exact`.
 
     Raises UsageError for a shape that does not fit, an action that does not exist, and rows that are no distribution.
     """
-    states, actions = model.reward.shape[-2:]
     if callable(policy):
         table = np.asarray(_probabilities(fitting(policy, states, actions), states, actions))
         if np.any(np.isnan(table)):
@@ -71,12 +78,10 @@ def probabilities(model: Tables, policy: Any) -> np.ndarray:
         return table
     table = np.asarray(policy)
     if table.dtype.kind in "iu":
-        return _one_hot(table, states, actions, model.horizon)
-    if table.shape not in ((states, actions), (model.horizon, states, actions)):
-        raise UsageError(
-            f"a table of probabilities must have shape {[states, actions]} or {[model.horizon, states, actions]}, "
-            f"got {list(table.shape)}"
-        )
+        return _one_hot(table, states, actions, horizon)
+    allowed = [(states, actions), *((steps, states, actions) for steps in horizon)]
+    if table.shape not in allowed:
+        raise UsageError(f"a table of probabilities must have shape {_either(allowed)}, got {list(table.shape)}")
     table = tables.numbers("policy", table)
     tables.require_distribution("policy", table)
     return table
@@ -87,10 +92,11 @@ def _probabilities(policy: Any, states: int, actions: int) -> Float[Array, "S A"
     return distributions(policy, states, actions).probs
 
 
-def _one_hot(plan: np.ndarray, states: int, actions: int, horizon: int) -> np.ndarray:
-    if plan.shape not in ((states,), (horizon, states)):
+def _one_hot(plan: np.ndarray, states: int, actions: int, horizon: tuple[int, ...]) -> np.ndarray:
+    allowed = [(states,), *((steps, states) for steps in horizon)]
+    if plan.shape not in allowed:
         raise UsageError(
-            f"a table of action indices (integers) must have shape {[states]} or {[horizon, states]}, "
+            f"a table of action indices (integers) must have shape {_either(allowed)}, "
             f"got {list(plan.shape)}; probabilities must be floats"
         )
     wrong = (plan < 0) | (plan >= actions)
@@ -98,3 +104,7 @@ def _one_hot(plan: np.ndarray, states: int, actions: int, horizon: int) -> np.nd
         index = tables.first(wrong)
         raise UsageError(f"policy{list(index)} is action {plan[index]}; the actions are 0 … {actions - 1}")
     return np.eye(actions)[plan]
+
+
+def _either(shapes: list[tuple[int, ...]]) -> str:
+    return " or ".join(str(list(shape)) for shape in shapes)

@@ -50,6 +50,35 @@ def random(states: int = 5, actions: int = 3, horizon: int = 10, seed: int = 0) 
     return FiniteHorizonMDP(transition, reward, rng.dirichlet(np.ones(states)), horizon)
 
 
+def grid(rows: int = 4, columns: int = 4, horizon: int = 20, slip: float = 0.0) -> FiniteHorizonMDP:
+    """A gridworld of rows × columns cells, state row·columns + column: from the top left cell to the bottom right one.
+
+    Actions 0 … 3 go up, right, down and left; a wall stops them. With probability `slip` the step goes to one of the
+    two sides instead, each with slip/2. Each step taken in the last cell, which is never left, earns 1, all else
+    nothing: V* = max(0, H − (rows + columns − 2)) without slipping.
+    """
+    if min(rows, columns) < 1:
+        raise UsageError(f"a grid has at least one row and one column, got {rows} and {columns}")
+    if not 0 <= slip <= 1:
+        raise UsageError(f"slip is a probability, got {slip}")
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    to = np.stack(
+        [
+            np.clip(row + down, 0, rows - 1) * columns + np.clip(column + right, 0, columns - 1)
+            for down, right in ((-1, 0), (0, 1), (1, 0), (0, -1))
+        ],
+        axis=1,
+    )
+    step = np.eye(rows * columns)[to]  # [S,4,S]
+    sides = (np.roll(step, 1, axis=1) + np.roll(step, -1, axis=1)) / 2
+    transition = (1 - slip) * step + slip * sides
+    transition[-1] = np.eye(rows * columns)[-1]
+    reward = np.zeros((rows * columns, 4))
+    reward[-1] = 1.0
+    return FiniteHorizonMDP(transition, reward, np.eye(rows * columns)[0], horizon)
+
+
 MDPS.add("two-state", two_state)
 MDPS.add("chain", chain)
 MDPS.add("random", random)
+MDPS.add("grid", grid)

@@ -7,10 +7,13 @@
 
 F is made of enumerated outer products and G of the second moment of the path, both without the factor R of the
 distributions: they are what the geometry is tested against, and G = H·F (the cross terms vanish) is not assumed.
+
+V, and d(s)π(a|s), are given as functions of the tables and π: of a finite horizon, discounted, or averages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -31,14 +34,10 @@ DENSE_LIMIT = 5_000  # parameters: a dense [P,P] of 200 MB
 
 
 @eqx.filter_jit
-def gradient(model: Tables, policy: Any) -> Any:
-    """∇V(θ) by differentiating the backward recursion; θ's structure."""
+def gradient(value: Callable[[Any, Array], Array], model: Any, policy: Any) -> Any:
+    """∇V(θ) by differentiating `value`, which maps the tables and π to V; θ's structure."""
     params, rest = parameters.split(policy)
-
-    def value(params: Any) -> Array:
-        return evaluation.value(model, _said(model, parameters.merge(params, rest)).probs)
-
-    return jax.grad(value)(params)
+    return jax.grad(lambda params: value(model, _said(model, parameters.merge(params, rest)).probs))(params)
 
 
 @eqx.filter_jit
@@ -50,10 +49,10 @@ def trajectory_kl(model: Tables, p: Any, q: Any) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def fisher(model: Tables, policy: Any) -> Float[Array, "P P"]:
-    """F = Σ_sa d(s,a) ψ_sa ψ_saᵀ."""
+def fisher(occupancy: Callable[[Any, Array], Array], model: Any, policy: Any) -> Float[Array, "P P"]:
+    """F = Σ_sa d(s,a) ψ_sa ψ_saᵀ; `occupancy` maps the tables and π to d(s,a)."""
     probs, score = _scores(model, policy)
-    return _outer(evaluation.occupancy(model, probs), score)
+    return _outer(occupancy(model, probs), score)
 
 
 @eqx.filter_jit
@@ -93,11 +92,11 @@ def require_dense(policy: Any) -> None:
         raise UsageError(f"the policy has P = {size} parameters; a dense Fisher matrix takes at most {DENSE_LIMIT}")
 
 
-def _said(model: Tables, policy: Any) -> Categorical:
+def _said(model: Any, policy: Any) -> Categorical:
     return distributions(policy, *model.reward.shape[-2:])
 
 
-def _scores(model: Tables, policy: Any) -> tuple[Float[Array, "S A"], Float[Array, "S A P"]]:
+def _scores(model: Any, policy: Any) -> tuple[Float[Array, "S A"], Float[Array, "S A P"]]:
     """π and ψ. ψ is finite also where ln π = −∞ (a masked action), and has no weight there."""
     params, rest = parameters.split(policy)
     flat, unravel = ravel_pytree(params)

@@ -2,8 +2,8 @@
 
     Pr^π(τ) = ρ(s_0) π(a_0|s_0) P(s_1|s_0,a_0) … π(a_{H−1}|s_{H−1})        V^π(ρ) = E_τ[Σ_h r_h(s_h,a_h)]
 
-A policy is any callable pytree  state index ↦ st.Categorical; its leaves are cast to float64. Every method is exact up
-to rounding in float64, whatever JAX's switches say, and returns NumPy float64 (`precision.py`).
+Without time-dependent tables the same world has other readings: `discounted(γ)` and `average()`; and `timed()` is the
+world in which a policy may look at the clock.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from jaxtyping import Float, Int
 
 from steepest.batch import Batch
 from steepest.errors import UsageError
-from steepest.worlds.finite import actions, evaluation, information, planning, tables
+from steepest.worlds.finite import evaluation, information, planning, tables
+from steepest.worlds.finite.average import AverageMDP
+from steepest.worlds.finite.discounted import DiscountedMDP
+from steepest.worlds.finite.finite_mdp import FiniteMDP, enumerated
 from steepest.worlds.finite.precision import exact
+from steepest.worlds.finite.tables import Tables
 
 
-class FiniteHorizonMDP:
+class FiniteHorizonMDP(FiniteMDP):
     """H steps among S states with A actions.
 
     transition: P(s'|s,a), [S,A,S], or [H,S,A,S] where it depends on the step.
@@ -35,18 +39,10 @@ class FiniteHorizonMDP:
     integer array of actions, [S] or [H,S]: this evaluates what `optimal` returns.
     """
 
+    tables: Tables
+
     def __init__(self, transition: Any, reward: Any, initial: Any, horizon: int):
         self.tables = tables.checked(transition, reward, initial, horizon)
-
-    @property
-    def transition(self) -> Float[np.ndarray, "*H S A S"]:
-        """P, as it was given; read-only."""
-        return self.tables.transition
-
-    @property
-    def reward(self) -> Float[np.ndarray, "*H S A"]:
-        """r, as it was given; read-only."""
-        return self.tables.reward
 
     @property
     def initial(self) -> Float[np.ndarray, " S"]:
@@ -58,25 +54,10 @@ class FiniteHorizonMDP:
         """H, steps."""
         return self.tables.horizon
 
-    @property
-    def states(self) -> int:
-        """S."""
-        return self.tables.reward.shape[-2]
-
-    @property
-    def actions(self) -> int:
-        """A."""
-        return self.tables.reward.shape[-1]
-
     def __repr__(self) -> str:
         return f"FiniteHorizonMDP(S={self.states}, A={self.actions}, H={self.horizon})"
 
     # What a policy does
-
-    @exact
-    def probabilities(self, policy_or_table: Any) -> Float[np.ndarray, "*H S A"]:
-        """π(a|s) as a table: [S,A], or [H,S,A] for a table that depends on time."""
-        return actions.probabilities(self.tables, policy_or_table)
 
     @exact
     def value(self, policy_or_table: Any) -> Float[Any, ""]:
@@ -98,18 +79,12 @@ class FiniteHorizonMDP:
         """Q_h^π(s,a): the expected sum of the rewards from step h to the end."""
         return evaluation.action_values(self.tables, self.probabilities(policy_or_table))
 
-    def advantages(self, policy_or_table: Any) -> Float[np.ndarray, "H S A"]:
-        """A_h^π(s,a) = Q_h(s,a) − Σ_a π_h(a|s) Q_h(s,a), also of states that are never visited."""
-        table = self.probabilities(policy_or_table)
-        q = self.action_values(table)
-        return q - np.sum(table * q, axis=-1, keepdims=True)
-
     # What its parameters mean: θ is the policy's trainable part, its flat order that of `ravel_pytree`
 
     @exact
     def gradient(self, policy: Any) -> Any:
         """∇V(θ), not divided by H; a pytree like the policy with None for what is not trainable."""
-        return information.gradient(self.tables, self._checked(policy))
+        return information.gradient(evaluation.value, self.tables, self._checked(policy))
 
     @exact
     def trajectory_kl(self, p: Any, q: Any) -> Float[Any, ""]:
@@ -120,7 +95,7 @@ class FiniteHorizonMDP:
     def fisher(self, policy: Any) -> Float[Any, "P P"]:
         """F = E_{s~d}[Σ_a π ∇lnπ ∇lnπᵀ], per step (Kakade 2001), dense. UsageError where P > 5 000."""
         information.require_dense(policy)
-        return information.fisher(self.tables, self._checked(policy))
+        return information.fisher(evaluation.occupancy, self.tables, self._checked(policy))
 
     @exact
     def trajectory_fisher(self, policy: Any) -> Float[Any, "P P"]:
@@ -143,15 +118,8 @@ class FiniteHorizonMDP:
         visits = self.state_distributions(table)
         total = visits.sum(axis=0)[:, None]
         weighted = np.sum(visits[:, :, None] * self.advantages(table), axis=0)
-        states = np.arange(self.states, dtype=np.int32)
-        return Batch(
-            obs=states,
-            weight=visits.mean(axis=0),
-            action=np.tile(np.arange(self.actions, dtype=np.int32), (self.states, 1)),
-            action_weight=table,
-            advantage=np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0),
-            segment=states.copy(),
-        )
+        advantage = np.divide(weighted, total, out=np.zeros_like(weighted), where=total > 0)
+        return enumerated(visits.mean(axis=0), table, advantage)
 
     # The best there is
 
@@ -167,7 +135,38 @@ class FiniteHorizonMDP:
         """
         return planning.optimal_stationary(self.tables) if stationary else planning.optimal(self.tables)
 
-    def _checked(self, policy: Any) -> Any:
-        fitted = actions.fitting(policy, self.states, self.actions)
-        actions.probabilities(self.tables, fitted)  # refuses logits that are NaN
-        return fitted
+    # The same world, read otherwise
+
+    def discounted(self, gamma: float) -> DiscountedMDP:
+        """The same tables without an end, rewards discounted by γ ∈ [0, 1). UsageError if a table depends on time."""
+        self._require_time_independent("discounted")
+        return DiscountedMDP(self.transition, self.reward, self.initial, gamma)
+
+    def average(self) -> AverageMDP:
+        """The same tables without an end or a start, read by the mean reward. UsageError if a table depends on time."""
+        self._require_time_independent("average")
+        return AverageMDP(self.transition, self.reward)
+
+    def timed(self) -> FiniteHorizonMDP:
+        """The same world with the clock in the state: H·S states, step h of state s being index h·S + s.
+
+        Its stationary policies are the time-dependent policies of this one, [H,S,A] reshaped to [H·S,A]; V, Pr(τ), the
+        KL of paths and G are the same. The table P has (H·S)²·A entries.
+        """
+        steps, states = self.horizon, self.states
+        transition = np.zeros((steps, states, self.actions, steps, states))
+        for h in range(steps):  # where the last step leads to makes no difference: it ends the path
+            transition[h, :, :, min(h + 1, steps - 1)] = tables.at(self.transition, h, 3)
+        reward = np.broadcast_to(self.reward, (steps, states, self.actions))
+        initial = np.concatenate([self.initial, np.zeros((steps - 1) * states)])
+        count = steps * states
+        transition = transition.reshape(count, self.actions, count)
+        return FiniteHorizonMDP(transition, reward.reshape(count, self.actions), initial, steps)
+
+    def _require_time_independent(self, reading: str) -> None:
+        for name, table, axes in (("transition", self.transition, 3), ("reward", self.reward, 2)):
+            if table.ndim != axes:
+                raise UsageError(f"{reading}() needs a {name} that does not depend on time, got {list(table.shape)}")
+
+    def _horizons(self) -> tuple[int, ...]:
+        return (self.horizon,)
