@@ -41,7 +41,7 @@ def moved(policy: Any, step: np.ndarray) -> Any:
     params, rest = split(policy)
     with jax.enable_x64(True):
         theta, unravel = ravel_pytree(jax.tree.map(np.asarray, params))
-        return jax.tree.map(np.asarray, merge(unravel(np.asarray(theta) + step), rest))
+        return jax.tree.map(np.asarray, merge(unravel(theta + step), rest))
 
 
 def sizes(values: np.ndarray) -> float:
@@ -75,7 +75,7 @@ def test_K1_the_actor_critic_steps_along_these_weights(size: tuple) -> None:
 @every
 @pytest.mark.claim("K2")
 def test_K2_a_long_natural_step_is_greedy_in_the_compatible_critic(p: Problem) -> None:
-    """At α = 1e3; a long step of the gradient needs not be, and on one of these worlds it is not."""
+    """At α = 1e3."""
     natural = natural_gradient(p)
     critic = p.scores @ natural
     assert np.min(np.diff(np.sort(critic, axis=-1)[:, -2:], axis=-1)) > 0.03  # no ties: at α = 1e3, e^-30

@@ -166,6 +166,13 @@ def test_boards_that_do_not_fit_are_refused(size):
         Tetris(*size)
 
 
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match=r"theta must have shape \[22\]"):
+        AfterstateSoftmax(np.zeros(21), Tetris())
+    with pytest.raises(UsageError, match=r"scale must have shape \[22\]"):
+        AfterstateSoftmax(np.zeros(22), Tetris(), np.ones(2))
+
+
 def test_worlds_of_one_size_are_equal():
     assert Tetris(20, 10) == Tetris() != Tetris(19, 10)
     assert hash(Tetris(20, 10)) == hash(Tetris())

@@ -123,7 +123,7 @@ def _logit_gradients(policy: Any, batch: Batch) -> Float[Array, "N A P"]:
         distribution = jax.vmap(parameters.merge(unravel(flat), rest))(batch.obs)
         if not isinstance(distribution, Categorical):
             raise UsageError(f"only a Categorical policy has logits, this is a {type(distribution).__name__}")
-        return distribution.logits
+        return jnp.asarray(distribution.logits)
 
     params, rest = parameters.split(policy)
     flat, unravel = ravel_pytree(params)

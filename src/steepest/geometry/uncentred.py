@@ -32,7 +32,8 @@ class Uncentred:
         root = _root(local, batch)
 
         def forward(v: Any) -> Array:
-            return root * jnp.where(root > 0, local.push(v).logits, 0.0)
+            tangent: Any = local.push(v)
+            return root * jnp.where(root > 0, tangent.logits, 0.0)
 
         def transpose(y: Array) -> Any:
             return local.pull(Categorical(root * y))

@@ -72,5 +72,6 @@ def save_png(figure: Figure, path: Path | str) -> None:
 def save_svg(figure: Figure, path: Path | str) -> None:
     """Write an SVG, atomically; the same figure gives the same bytes."""
     image = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(image, metadata={"Date": None})
+    with figure_style():
+        FigureCanvasSVG(figure).print_svg(image, metadata={"Date": None})
     write_bytes(path, image.getvalue())
