@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         trpo,
     )
     from steepest.batch import Batch, Rollout
+    from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
     from steepest.distributions import Categorical, DiagonalGaussian, Distribution
     from steepest.errors import RunError, UsageError
     from steepest.geometry import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         reparameterise,
         reparameterise_by,
         trajectory,
+        uncentred,
     )
     from steepest.linear import Automatic, Blocks, ConjugateGradient, Direct, SampleSpace, Solution, Status
     from steepest.parameters import frozen
@@ -91,6 +93,7 @@ _ROOM_OF = {
     "TrainConfig": "steepest.training.config",
     "TrustRegion": "steepest.geometry",
     "UsageError": "steepest.errors",
+    "compatible_weights": "steepest.critics.compatible",
     "covariant": "steepest.algorithms",
     "empirical_fisher": "steepest.geometry",
     "euclidean": "steepest.geometry",
@@ -103,6 +106,7 @@ _ROOM_OF = {
     "load": "steepest.training.persistence",
     "natural_actor_critic": "steepest.algorithms",
     "npg": "steepest.algorithms",
+    "path_weights": "steepest.critics.compatible",
     "pg": "steepest.algorithms",
     "policy_path": "steepest.algorithms",
     "q_npg": "steepest.algorithms",
@@ -112,6 +116,8 @@ _ROOM_OF = {
     "train": "steepest.training.train",
     "trajectory": "steepest.geometry",
     "trpo": "steepest.algorithms",
+    "uncentred": "steepest.geometry",
+    "uncentred_weights": "steepest.critics.compatible",
 }
 
 __all__ = [
@@ -152,6 +158,7 @@ __all__ = [
     "TrustRegion",
     "UsageError",
     "__version__",
+    "compatible_weights",
     "covariant",
     "empirical_fisher",
     "euclidean",
@@ -164,6 +171,7 @@ __all__ = [
     "load",
     "natural_actor_critic",
     "npg",
+    "path_weights",
     "pg",
     "policy_path",
     "q_npg",
@@ -173,6 +181,8 @@ __all__ = [
     "train",
     "trajectory",
     "trpo",
+    "uncentred",
+    "uncentred_weights",
 ]
 
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from steepest.reports.figures import save_png, save_svg
 from steepest.reproduce.experiment import Experiment, Outcome
 from steepest.reproduce.registry import EXPERIMENTS, experiment
@@ -66,8 +68,13 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _digits(value: Any) -> Any:
+    """Twelve significant digits of what is no whole number: more only make a file large."""
+    return value if isinstance(value, bool | str | int | np.integer) else f"{float(value):.12g}"
 
 
 def _markdown(name: str, what: Experiment, outcome: Outcome) -> str:

