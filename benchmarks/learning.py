@@ -58,8 +58,11 @@ STUDIES = {
     "hopper-pg-grid": Study(
         "Hopper-v5",
         300_000,
-        {f"pg, delta {d:g}": ["--algorithm", "pg", "--delta", str(d)] for d in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
-        (20, 21, 22),
+        {
+            f"pg, delta {d:g}": ["--algorithm", "pg", "--delta", str(d)]
+            for d in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
+        },
+        (20, 21),
     ),
     "cartpole": Study(
         "CartPole-v1",
@@ -85,7 +88,7 @@ STUDIES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--plot", action="store_true", help="only rebuild the figure and the table")
     arguments = parser.parse_args()

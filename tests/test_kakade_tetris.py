@@ -9,8 +9,7 @@ import pytest
 
 from steepest.reproduce.kakade_tetris import SETTINGS, Score, compare, lines_per_game
 from steepest.reproduce.tetris_learning import AHEAD, DISCOUNT, Sample, fit_value, gradient_batch
-from steepest.worlds.afterstates import AfterstateSoftmax
-from steepest.worlds.tetris import Tetris, rollout
+from steepest.worlds.tetris import AfterstateSoftmax, Tetris, rollout
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from steepest.errors import UsageError
-from steepest.worlds.afterstates import AfterstateGreedy, AfterstateSoftmax
-from steepest.worlds.tetris import PIECES, Board, Tetris, column_heights, remove_full_rows, rollout
+from steepest.worlds.tetris.afterstates import AfterstateGreedy, AfterstateSoftmax
+from steepest.worlds.tetris.game import PIECES, Board, Tetris, column_heights, remove_full_rows, rollout
 
 SIZES = {"I": 17, "O": 9, "T": 34, "S": 17, "Z": 17, "L": 34, "J": 34}  # placements on 10 columns
 

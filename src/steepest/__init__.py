@@ -46,7 +46,14 @@ if TYPE_CHECKING:
     )
     from steepest.linear import Automatic, Blocks, ConjugateGradient, Direct, SampleSpace, Solution, Status
     from steepest.parameters import frozen
-    from steepest.policies import LogLinearSoftmax, MlpCategorical, MlpGaussian, TabularSoftmax
+    from steepest.policies import (
+        ExponentialGaussian,
+        LinearGaussian,
+        LogLinearSoftmax,
+        MlpCategorical,
+        MlpGaussian,
+        TabularSoftmax,
+    )
     from steepest.training.callbacks import IterationEvent, StopAtReturn
     from steepest.training.config import TrainConfig
     from steepest.training.evaluation import evaluate
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from steepest.worlds.finite import AverageMDP, DiscountedMDP, FiniteHorizonMDP, FinitePOMDP
     from steepest.worlds.finite.sparse import SparseMDP
     from steepest.worlds.lqr import LQR
+    from steepest.worlds.tetris import Tetris
 
 _ROOM_OF = {
     "Agent": "steepest.agent",
@@ -70,11 +78,13 @@ _ROOM_OF = {
     "Direct": "steepest.linear",
     "DiscountedMDP": "steepest.worlds.finite",
     "Distribution": "steepest.distributions",
+    "ExponentialGaussian": "steepest.policies",
     "FiniteHorizonMDP": "steepest.worlds.finite",
     "FinitePOMDP": "steepest.worlds.finite",
     "Fixed": "steepest.geometry",
     "IterationEvent": "steepest.training.callbacks",
     "LQR": "steepest.worlds.lqr",
+    "LinearGaussian": "steepest.policies",
     "LogLinearSoftmax": "steepest.policies",
     "MlpCategorical": "steepest.policies",
     "MlpGaussian": "steepest.policies",
@@ -90,6 +100,7 @@ _ROOM_OF = {
     "StepInfo": "steepest.geometry",
     "StopAtReturn": "steepest.training.callbacks",
     "TabularSoftmax": "steepest.policies",
+    "Tetris": "steepest.worlds.tetris",
     "TrainConfig": "steepest.training.config",
     "TrustRegion": "steepest.geometry",
     "UsageError": "steepest.errors",
@@ -135,10 +146,12 @@ __all__ = [
     "Direct",
     "DiscountedMDP",
     "Distribution",
+    "ExponentialGaussian",
     "FiniteHorizonMDP",
     "FinitePOMDP",
     "Fixed",
     "IterationEvent",
+    "LinearGaussian",
     "LogLinearSoftmax",
     "MlpCategorical",
     "MlpGaussian",
@@ -154,6 +167,7 @@ __all__ = [
     "StepInfo",
     "StopAtReturn",
     "TabularSoftmax",
+    "Tetris",
     "TrainConfig",
     "TrustRegion",
     "UsageError",

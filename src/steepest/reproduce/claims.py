@@ -58,7 +58,8 @@ CLAIMS: dict[str, str] = {
     "KA": "Kakade's LQR: the times to cost 22 of gradient and natural gradient flow under six scalings of the "
     "parameters.",
     "KB": "Kakade's two-state MDP: the plateau of the gradient flow, and the natural flow that has none.",
-    "KC": "Tetris: the natural gradient overtakes the gradient, and does not degrade as greedy policy iteration does.",
+    "KC": "Tetris: natural steps of a given KL learn without a search for a rate; how far the gradient gets depends on "
+    "its rate and on the units of the features by orders of magnitude.",
     "BS": "The covariant metric on paths: exact, by paths, in running form, and as the regression of returns on "
     "scores.",
     "B1": "Tabular softmax NPG is multiplicative weights: V* − V^T ≤ ln|A|/(ηT) + 1/((1−γ)²T), monotone, for "

@@ -19,8 +19,7 @@ from steepest.geometry import Fixed, empirical_fisher
 from steepest.reports.figures import COLOURS, column_figure, figure_style
 from steepest.reproduce.experiment import Experiment, Outcome
 from steepest.reproduce.tetris_learning import Sample, Score, policy_gradient, policy_iteration
-from steepest.worlds.afterstates import AfterstateSoftmax
-from steepest.worlds.tetris import Tetris
+from steepest.worlds.tetris import AfterstateSoftmax, Tetris
 
 WORLD = Tetris(20, 10)
 CELLS = WORLD.rows * WORLD.columns

@@ -21,8 +21,8 @@ from jaxtyping import Float
 
 from steepest.algorithms import Algorithm
 from steepest.batch import Batch
-from steepest.worlds.afterstates import AfterstateGreedy, AfterstateSoftmax
-from steepest.worlds.tetris import Board, Steps, Tetris, rollout
+from steepest.worlds.tetris.afterstates import AfterstateGreedy, AfterstateSoftmax
+from steepest.worlds.tetris.game import Board, Steps, Tetris, rollout
 
 DISCOUNT = 0.97
 AHEAD = 32  # steps that are only looked at by returns, never learnt from: .97³² = .38

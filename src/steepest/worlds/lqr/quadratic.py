@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from steepest.worlds.affine import Affine
+from steepest.worlds.lqr.affine import Affine
 
 
 class Problem(NamedTuple):

@@ -25,10 +25,10 @@ from jaxtyping import Float
 from steepest import parameters
 from steepest.batch import Batch
 from steepest.errors import UsageError
-from steepest.worlds import affine, quadratic
-from steepest.worlds.affine import Affine
 from steepest.worlds.finite.precision import exact
-from steepest.worlds.quadratic import Problem
+from steepest.worlds.lqr import affine, quadratic
+from steepest.worlds.lqr.affine import Affine
+from steepest.worlds.lqr.quadratic import Problem
 
 
 class LQR:

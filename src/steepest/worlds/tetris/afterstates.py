@@ -17,7 +17,7 @@ from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.parameters import Frozen, frozen
 from steepest.trees import AnyArray
-from steepest.worlds.tetris import Board, Tetris
+from steepest.worlds.tetris.game import Board, Tetris
 
 
 class AfterstateSoftmax(eqx.Module):
