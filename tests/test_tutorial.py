@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import steepest as st
+
 PAGES = sorted((Path(__file__).parent.parent / "docs" / "tutorial").glob("*.md"))
 
 
@@ -39,3 +41,8 @@ def _code(text: str) -> str:
         else:
             kept.append(line if inside else "")
     return "\n".join(kept) + "\n"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (PAGES[0].parent.parent / "api.md").read_text()
+    assert sorted(re.findall(r"steepest\.(\w+)$", page, re.MULTILINE)) == sorted(set(st.__all__) - {"__version__"})
