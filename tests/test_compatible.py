@@ -215,6 +215,33 @@ class TestUsage:
         with pytest.raises(st.UsageError, match=r"a path has one action in a state, got 2"):
             path_weights(self.p.policy, self.batch(), np.zeros(2))
 
+    def test_numbers_that_are_none(self) -> None:
+        target = np.array(self.batch().advantage)
+        target[1, 0] = np.nan
+        with pytest.raises(st.UsageError, match=r"target\[1, 0\] is not finite"):
+            compatible_weights(self.p.policy, self.batch(), target)
+        with pytest.raises(st.UsageError, match=r"baseline must have shape \[2, K\], got \[2\]"):
+            compatible_weights(self.p.policy, self.batch(), None, np.zeros(2))
+        with pytest.raises(st.UsageError, match=r"baseline\[0, 0\] is not finite"):
+            compatible_weights(self.p.policy, self.batch(), None, np.full((2, 1), np.inf))
+        with pytest.raises(st.UsageError, match="target must be an array of numbers"):
+            compatible_weights(self.p.policy, self.batch(), "Q")
+
+    def test_rows_of_weight_zero_may_be_anything(self) -> None:
+        batch = self.batch()
+        first = batch._replace(weight=np.array([1.0, 0.0]))
+        spoilt = np.array(batch.advantage)
+        spoilt[1] = np.nan
+        expected = compatible_weights(self.p.policy, first)
+        np.testing.assert_array_equal(compatible_weights(self.p.policy, first._replace(advantage=spoilt)), expected)
+
+    def test_a_constant_in_the_return_is_the_intercept_of_the_regression_on_paths(self) -> None:
+        """On sampled paths, whose scores do not add up to 0 as those of all paths do."""
+        states, actions, rewards = sample_paths(self.p.mdp, self.p.policy, 30, np.random.default_rng(0))
+        batch = sampled_batch(states, actions, rewards)
+        weights = (path_weights(self.p.policy, batch, rewards.ravel() + c) for c in (0.0, 5.0))
+        np.testing.assert_allclose(next(weights), next(weights), atol=1e-10)
+
     def test_a_policy_without_logits(self) -> None:
         policy = st.MlpGaussian(1, 1, (2,), key=jax.random.key(0))
         column = np.zeros((2, 1))

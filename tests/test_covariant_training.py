@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
@@ -43,6 +44,23 @@ def test_a_run_from_its_name(name: str, tmp_path: Path) -> None:
         assert 0.2e-3 < row["update/kl"] < 2e-3
         if name == "covariant":
             assert row["update/predicted_kl"] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_length_of_a_segment_reaches_the_update(tmp_path: Path) -> None:
+    norms = []
+    for length in (1, 64):
+        settings = {**SMALL, "steps": 256, "segment": length}
+        run = st.train("CartPole-v1", "covariant", out=tmp_path / str(length), **settings)
+        norms.append(run.metrics[0]["update/natural_norm"])
+    assert norms[0] != pytest.approx(norms[1], rel=1e-3)
+
+
+def test_a_policy_of_ones_own_in_float64_is_its_own_template(tmp_path: Path) -> None:
+    policy = st.TabularSoftmax(np.zeros((5, 2)))
+    settings = {name: value for name, value in SMALL.items() if name != "policy"}
+    run = st.train("mdp:chain", "npg", policy=policy, out=tmp_path / "run", **settings)
+    (logits,) = jax.tree.leaves(st.load(run.path, policy=policy).policy)
+    assert logits.dtype == np.float32
 
 
 def test_q_npg_refuses_a_gaussian_and_leaves_nothing_behind(tmp_path: Path) -> None:

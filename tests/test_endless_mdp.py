@@ -26,6 +26,17 @@ DISCOUNTED, AVERAGE = WORLD.discounted(GAMMA), WORLD.average()
 both = pytest.mark.parametrize("mdp", [DISCOUNTED, AVERAGE], ids=repr)
 
 
+@pytest.mark.parametrize("rare", [1e-6, 1e-12, 1e-15, 1e-17])
+def test_the_batch_keeps_its_digits_where_the_chain_hardly_ever_leaves_a_state(rare: float) -> None:
+    """Σ w v A ∇ln π = ∇η, with ∇η by differentiating the elimination."""
+    world = two_state().average()
+    policy = st.TabularSoftmax(np.array([[0.0, np.log(rare)], [0.0, np.log(rare / 3)]]))
+    batch = world.batch(policy)
+    weight, table = batch.weight[:, None] * batch.action_weight, batch.action_weight
+    by_batch = weight * batch.advantage - table * np.sum(weight * batch.advantage, axis=1, keepdims=True)
+    np.testing.assert_allclose(by_batch[:, 1], flat(world.gradient(policy)).reshape(2, 2)[:, 1], rtol=1e-9)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def x64_off():
     """What a script has that sets no switch, whatever another module left behind."""

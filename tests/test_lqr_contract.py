@@ -9,7 +9,7 @@ import pytest
 
 from steepest.distributions import Categorical, DiagonalGaussian
 from steepest.errors import UsageError
-from steepest.policies import MlpGaussian
+from steepest.policies import MlpGaussian, TabularSoftmax
 from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
 from steepest.worlds.lqr import LQR
 
@@ -37,6 +37,8 @@ def loud(x):
         (lambda x: DiagonalGaussian(x, jnp.full(2, jnp.nan)), "not finite"),
         (MlpGaussian(2, 2, key=jax.random.key(0)), "mean is not affine"),
         (3, "expected a policy"),
+        (TabularSoftmax(np.zeros((2, 2))), r"does not take a state of shape \[2\]"),
+        (LinearGaussian(np.ones((1, 3)), [0.0]), r"does not take a state of shape \[2\]"),
     ],
 )
 def test_policies_that_are_not_affine_or_do_not_fit_are_refused(world, policy, message):

@@ -207,3 +207,9 @@ def test_visits_are_discounted_occupancies(worlds):
 def test_steps_outside_the_theorems_are_refused(call, said):
     with pytest.raises(UsageError, match=said):
         call(np.log(np.full((2, 2), 0.5)))
+
+
+@pytest.mark.claim("B4")
+def test_B4_its_bound_is_the_formula():
+    bound = updates.stepwise_bound(np.array([1.0, 10.0]), horizon=3, actions=2, exponent=0.5)
+    np.testing.assert_allclose(bound, (3 * np.log(2) / 0.5 + 3 * 4 / 2) / np.array([1.0, 10.0]), rtol=1e-14)

@@ -44,6 +44,7 @@ def test_an_experiment_leaves_its_files_and_the_index(tmp_path: Path, capsys: py
     assert "A &amp; B" in page
     assert "&lt;b&gt;" in page
     assert "quick: True" in page
+    assert "quick version" in page
     assert "data:image/png;base64," in page
     assert r"| π(a\|s) | name |" in (tmp_path / "lecture-kl.md").read_text()
 
@@ -68,6 +69,22 @@ def test_an_unknown_experiment_is_refused_before_anything_runs(
     assert main(["reproduce", "lecture-kll", "--out", str(tmp_path / "x")]) == 2
     assert "did you mean 'lecture-kl'" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_written_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(quick: bool) -> Outcome:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(output, "experiment", lambda name: Experiment("A", "B", "C.", never))
+    (tmp_path / "file").write_text("")
+    assert main(["reproduce", "rates", "--out", str(tmp_path / "file")]) == 1
+    assert "make the folder" in capsys.readouterr().err
+    (tmp_path / "kakade-lqr.json").write_text("{bad")
+    (tmp_path / "kakade-lqr.png").write_bytes(b"")
+    assert main(["reproduce", "rates", "--out", str(tmp_path)]) == 1
+    assert "kakade-lqr.json is damaged" in capsys.readouterr().err
 
 
 def test_every_name_is_an_experiment() -> None:

@@ -374,7 +374,14 @@ class TestLearning:
 
     def test_a_critic_that_only_sees_truncation_is_not_taught_an_end(self, tmp_path: Path) -> None:
         """Reward 1 for ever, cut every few steps: the value is 1/(1 − γ), not the length of an episode."""
-        settings = {**SMALL, "steps": 20_000, "gamma": 0.9, "gae_lambda": 0.9, "evaluation": {"every": 0}}
+        settings = {
+            **SMALL,
+            "steps": 20_000,
+            "gamma": 0.9,
+            "gae_lambda": 0.9,
+            "evaluation": {"every": 0},
+            "delta": 1e-3,
+        }
         settings["critic"] = {"epochs": 10, "minibatch": 64, "learning_rate": 1e-2}
         run = st.train(lambda: Counting(7), "pg", out=tmp_path / "run", **settings)
         assert run.metrics[-1]["critic/loss"] < 0.2  # from 100 at the start
@@ -391,6 +398,7 @@ class TestConfig:
         fisher, cg = st.empirical_fisher, st.ConjugateGradient(7)
         step, region = st.Normalised(0.02, damped_form=True), st.TrustRegion(0.02, 3, 0.5, True)
         assert build_algorithm("pg", UpdateConfig(0.02, damped_form=True)) == st.pg(step=step)
+        assert build_algorithm("pg", UpdateConfig(0.02, metric="fisher")) == st.pg(0.02)  # what older folders say
         assert build_algorithm("npg", config) == st.npg(metric=fisher, solver=cg, damping=0.3, step=step)
         assert build_algorithm("trpo", config) == st.trpo(metric=fisher, solver=cg, damping=0.3, step=region)
         assert build_algorithm("trpo", UpdateConfig(cg_iterations=7)) == st.trpo(solver=cg)

@@ -147,6 +147,13 @@ def test_the_length_of_a_step_is_not_measured_by_the_paths_that_chose_it() -> No
         assert operator.damped(0.1).damping == 0.1
 
 
+def test_paths_may_have_any_labels() -> None:
+    p = problem(2, 2, 3, 0, "tabular")
+    batch = p.mdp.batch(p.policy)
+    expected = matrices(p.policy, batch)["paths"]
+    np.testing.assert_array_equal(matrices(p.policy, batch._replace(segment=batch.segment + 1000))["paths"], expected)
+
+
 def test_rows_of_weight_zero_are_on_no_path() -> None:
     p = problem(*SIZES[0])
     states, actions, _ = sample_paths(p.mdp, p.policy, 6, np.random.default_rng(0))

@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     action: [N,m,…].
     action_weight: [N,m], Σ_m = 1.
     advantage: [N,m], in raw reward units.
-    segment: [N] int, which path the row lies on.
+    segment: [N] int, which path the row lies on; any labels.
     """
 
     obs: Any

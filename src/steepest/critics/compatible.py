@@ -42,13 +42,14 @@ def compatible_weights(policy: Any, batch: Batch, target: Any = None, baseline: 
     Returns the flat [P], float64, in the order of `ravel_pytree`. Raises UsageError for a target or baseline that does
     not have a row for each state.
     """
-    target = _rows("target", batch.advantage if target is None else target, batch.advantage.shape)
-    count = target.shape[1]
     weight = np.asarray(batch.weight)[:, None] * np.asarray(batch.action_weight)
+    target = _rows("target", batch.advantage if target is None else target, batch.advantage.shape, weight)
+    count = target.shape[1]
     nuisance = None
     if baseline is not None:
-        features = np.asarray(baseline)
-        nuisance = np.repeat(_rows("baseline", features, (len(target), *features.shape[1:])), count, axis=0)
+        width = np.shape(baseline)[1:] if np.ndim(baseline) == 2 else ("K",)
+        features = _rows("baseline", baseline, (len(target), *width), np.asarray(batch.weight)[:, None])
+        nuisance = np.repeat(features, count, axis=0)
     score = np.asarray(_scores(inwards(policy), _inwards(batch)))
     return _fit(score.reshape(target.size, -1), target.ravel(), weight.ravel(), nuisance)
 
@@ -66,7 +67,7 @@ def path_weights(policy: Any, batch: Batch, reward: Any) -> Float[Any, " P"]:
     """
     if batch.advantage.shape[1] != 1:
         raise UsageError(f"a path has one action in a state, got {batch.advantage.shape[1]}")
-    reward = _rows("reward", reward, batch.weight.shape)
+    reward = _rows("reward", reward, batch.weight.shape, np.asarray(batch.weight))
     kept = np.asarray(batch.weight) > 0
     paths, path = np.unique(np.asarray(batch.segment)[kept], return_inverse=True)
     score = np.asarray(_scores(inwards(policy), _inwards(batch)))[kept, 0]
@@ -84,8 +85,8 @@ def uncentred_weights(policy: Any, batch: Batch, target: Any = None) -> Float[An
     On a table of logits, where these are the unit vectors, adding ω = Q or A to θ gives the same policy as NPG;
     elsewhere what is added to the target in each state matters. Raises UsageError for a policy that is not Categorical.
     """
-    target = _rows("target", batch.advantage if target is None else target, batch.advantage.shape)
     weight = np.asarray(batch.weight)[:, None] * np.asarray(batch.action_weight)
+    target = _rows("target", batch.advantage if target is None else target, batch.advantage.shape, weight)
     gradients = np.asarray(_logit_gradients(inwards(policy), _inwards(batch)))
     rows = gradients[np.arange(len(target))[:, None], np.asarray(batch.action)]
     return _fit(rows.reshape(target.size, -1), target.ravel(), weight.ravel(), None)
@@ -134,8 +135,16 @@ def _inwards(batch: Batch) -> Batch:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def _rows(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(given, np.float64)
+def _rows(name: str, given: Any, shape: tuple[Any, ...], weight: np.ndarray) -> np.ndarray:
+    """`given` in float64, 0 where it has no weight; UsageError for another shape and for what is not finite."""
+    try:
+        array = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be an array of numbers: {error}") from None
     if array.shape != shape:
-        raise UsageError(f"{name} must have shape {list(shape)}, got {list(array.shape)}")
+        expected = "[" + ", ".join(map(str, shape)) + "]"
+        raise UsageError(f"{name} must have shape {expected}, got {list(array.shape)}")
+    array = np.where(weight > 0, array, 0.0)
+    if not np.all(np.isfinite(array)):
+        raise UsageError(f"{name}{np.argwhere(~np.isfinite(array))[0].tolist()} is not finite")
     return array

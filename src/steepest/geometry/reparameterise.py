@@ -139,6 +139,8 @@ def _dtype(policy: Any) -> Any:
 def _numbers(name: str, given: Any) -> np.ndarray:
     """A float64 copy; UsageError for what is no array of finite real numbers."""
     try:
+        if np.asarray(given).dtype.kind not in "biuf":
+            raise TypeError(f"entries of type {np.asarray(given).dtype}")
         array = np.array(given, np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} must be an array of real numbers: {error}") from error

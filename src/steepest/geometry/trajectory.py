@@ -18,6 +18,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -70,12 +71,14 @@ class Trajectory:
 
     def operator(self, local: Local, batch: Batch) -> Measured:
         steps = empirical_fisher.operator(local, batch)
+        count = len(batch.weight)
+        path = jnp.unique(batch.segment, size=count, return_inverse=True)[1]  # any labels, as 0 … N − 1
 
         def forward(v: Any) -> Array:
-            return jax.ops.segment_sum(steps.forward(v), batch.segment, num_segments=len(batch.weight))
+            return jax.ops.segment_sum(steps.forward(v), path, num_segments=count)
 
         def transpose(y: Array) -> Any:
-            return steps.transpose(y[batch.segment])
+            return steps.transpose(y[path])
 
         return Measured(Gram(forward, transpose), fisher.operator(local, batch))
 

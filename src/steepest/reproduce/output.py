@@ -18,23 +18,30 @@ from typing import Any
 
 import numpy as np
 
+from steepest.errors import RunError
 from steepest.reports.figures import save_png, save_svg
 from steepest.reproduce.experiment import Experiment, Outcome
 from steepest.reproduce.registry import EXPERIMENTS, experiment
 from steepest.runs import write_bytes
+from steepest.runs.files import failure
 from steepest.runs.meta import versions
 
 
 def reproduce(name: str, out: Path, quick: bool) -> dict[str, Any]:
     """Run one experiment and write its files into the folder `out`.
 
-    Returns its record: name, seconds, quick, files. Raises UsageError for an unknown name.
+    Returns its record: name, seconds, quick, files. Raises UsageError for an unknown name and, before it runs, RunError
+    where `out` cannot be written or holds a damaged record.
     """
     what = experiment(name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure("make the folder", out, error) from error
+    write_index(out)  # what cannot be written is known before the minutes that follow
     started = time.perf_counter()
     outcome = what.run(quick)
     seconds = time.perf_counter() - started
-    out.mkdir(parents=True, exist_ok=True)
     save_png(outcome.figure, out / f"{name}.png")
     save_svg(outcome.figure, out / f"{name}.svg")
     write_bytes(out / f"{name}.csv", _csv(outcome.rows))
@@ -59,7 +66,10 @@ def write_index(out: Path) -> None:
     sections = []
     for name in EXPERIMENTS:
         if (out / f"{name}.json").exists() and (out / f"{name}.png").exists():
-            sections.append(_section(name, json.loads((out / f"{name}.json").read_text()), out))
+            try:
+                sections.append(_section(name, json.loads((out / f"{name}.json").read_text()), out))
+            except (ValueError, KeyError) as error:
+                raise RunError(f"{out / name}.json is damaged ({error}): make it again or remove it") from error
     page = _PAGE.format(sections="\n".join(sections))
     write_bytes(out / "index.html", page.encode())
 

@@ -35,7 +35,7 @@ def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
             step, damped_form=config.damped_form, backtracks=config.backtracks, shrink=config.shrink
         )
     if algorithm.solver is None:
-        if (config.solver, config.metric) != ("auto", "auto"):
+        if config.solver != "auto" or config.metric not in ("auto", "fisher"):  # "fisher" was the default once
             raise UsageError(f"{name} has no solver and no Fisher metric: leave solver and metric at their defaults")
         return dataclasses.replace(algorithm, step=step)
     if config.metric != "auto" and algorithm.metric != fisher:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steepest.agent import Agent
@@ -94,6 +95,7 @@ def restore_agent(arrays: dict[str, np.ndarray], info: dict[str, Any], policy: A
         if spec is None:
             raise UsageError("this run trained a policy of your own: load it with st.load(path, policy=template)")
         policy = _template(spec)
+    policy = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array(x) else x, policy)  # as training takes it
     policy = restore(policy, arrays, "learner.policy")
     return Agent(
         policy,

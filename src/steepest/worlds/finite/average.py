@@ -121,7 +121,8 @@ def action_values(model: Average, policy: Float[Any, "S A"]) -> Float[Array, "S 
     """Q(s,a), relative to η."""
     chain, rho = _chain(model, policy), state_distribution(model, policy)
     above = jnp.sum(policy * model.reward, axis=-1) - value(model, policy)
-    bias = jnp.linalg.solve(jnp.eye(len(rho)) - chain + rho, above)
+    bias = chains.bias(chain, above)
+    bias = bias - jnp.sum(rho * bias)
     return model.reward - value(model, policy) + model.transition @ bias
 
 

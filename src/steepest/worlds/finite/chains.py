@@ -22,10 +22,7 @@ from steepest.errors import UsageError
 def stationary(chain: Float[Array, "S S"]) -> Float[Array, " S"]:
     """ρ with ρᵀP = ρᵀ and Σρ = 1, of a chain with one recurrent class. Traceable and differentiable."""
     count = len(chain)
-    index = jnp.arange(count)
-    # the state that stays to the end must be recurrent: the most visited one is, and a plain solve finds it
-    rough = jnp.linalg.solve((jnp.eye(count) - chain + 1.0).T, jnp.ones(count))
-    first = jnp.argmax(jax.lax.stop_gradient(rough))
+    index, first = jnp.arange(count), _most_visited(chain)
 
     def eliminate(chain: Array, k: Array) -> tuple[Array, Array]:
         out = jnp.where(index < k, chain[k], 0.0)
@@ -40,6 +37,39 @@ def stationary(chain: Float[Array, "S S"]) -> Float[Array, " S"]:
     _, columns = jax.lax.scan(eliminate, jnp.roll(jnp.roll(chain, -first, 0), -first, 1), later[::-1])
     rho, _ = jax.lax.scan(substitute, jnp.eye(count)[0], (later, columns[::-1]))
     return jnp.roll(rho / jnp.sum(rho), first)
+
+
+def bias(chain: Float[Array, "S S"], above: Float[Array, " S"]) -> Float[Array, " S"]:
+    """h with (I − P)h = b for a b with ρᵀb = 0, of a chain with one recurrent class; h = 0 in one state of that class.
+
+    By the same elimination, so that the differences of h keep their digits where the chain hardly ever changes class.
+    """
+    count = len(chain)
+    index, first = jnp.arange(count), _most_visited(chain)
+
+    def eliminate(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        chain, b = carry
+        out = jnp.where(index < k, chain[k], 0.0)
+        left = jnp.sum(out)
+        into = jnp.where(index < k, chain[:, k], 0.0) / left
+        return (chain + jnp.outer(into, out), b + into * b[k]), (out / left, b[k] / left)
+
+    def substitute(h: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        k, out, b = step
+        return h.at[k].set(b + out @ h), None
+
+    later = index[1:]
+    start = jnp.roll(jnp.roll(chain, -first, 0), -first, 1), jnp.roll(above, -first)
+    _, (rows, b) = jax.lax.scan(eliminate, start, later[::-1])
+    h, _ = jax.lax.scan(substitute, jnp.zeros(count), (later, rows[::-1], b[::-1]))
+    return jnp.roll(h, first)
+
+
+def _most_visited(chain: Float[Array, "S S"]) -> Array:
+    """A state that is certainly recurrent, which the state that stays to the end must be: a plain solve finds it."""
+    count = len(chain)
+    rough = jnp.linalg.solve((jnp.eye(count) - chain + 1.0).T, jnp.ones(count))
+    return jnp.argmax(jax.lax.stop_gradient(rough))
 
 
 def recurrent_classes(chain: Float[np.ndarray, "S S"]) -> list[np.ndarray]:

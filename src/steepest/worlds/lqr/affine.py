@@ -46,7 +46,11 @@ def checked(policy: Any, states: int, actions: int) -> Any:
     if not callable(policy):
         raise UsageError(f"expected a policy, callable with a state [n], got {type(policy).__name__}")
     cast = inwards(policy)
-    said, mean, log_std = _probe(cast, jnp.asarray(_probes(states)), actions)
+    try:
+        said, mean, log_std = _probe(cast, jnp.asarray(_probes(states)), actions)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"the policy does not take a state of shape [{states}]: {reason}") from error
     if not all(np.all(np.isfinite(part)) for part in said):
         raise UsageError(f"the policy's mean or log_std at x = 0 is not finite: {said.offset}, {said.log_std}")
     probes = _probes(states)

@@ -141,8 +141,8 @@ class LQR:
         weight: 1/H times the weight of the node in N(m_h, C_h); advantage: A_h(x, u); segment: each row its own path.
         Raises UsageError for q < 1.
         """
-        if nodes < 1:
-            raise UsageError(f"a quadrature has at least one node, got nodes={nodes}")
+        if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
+            raise UsageError(f"a quadrature has a whole number of nodes, at least one, got nodes={nodes!r}")
         law = self.law(policy)
         form = _advantage(self.problem, law)
         mean, covariance = (moment[:-1] for moment in self.moments(policy))
@@ -195,9 +195,9 @@ class LQR:
         a, b, q, r = self.problem[:4]
         try:
             p = solve_discrete_are(a, b, q, r)
+            return p, -np.linalg.solve(r + b.T @ p @ b, b.T @ p @ a)
         except (LinAlgError, ValueError) as error:
             raise UsageError(f"the Riccati equation of this LQR has no stabilising solution: {error}") from None
-        return p, -np.linalg.solve(r + b.T @ p @ b, b.T @ p @ a)
 
     def _checked(self, policy: Any) -> Any:
         return affine.checked(policy, self.states, self.actions)
@@ -265,6 +265,8 @@ def _root(covariance: Float[np.ndarray, "H n n"]) -> Float[np.ndarray, "H n n"]:
 
 def _array(name: str, given: Any, axes: int) -> np.ndarray:
     try:
+        if np.asarray(given).dtype.kind not in "biuf":
+            raise TypeError
         array = np.array(given, np.float64)
     except (TypeError, ValueError):
         raise UsageError(f"{name} must be an array of numbers, got {given!r}") from None
