@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,15 @@ def test_what_cannot_be_written_is_said_before_anything_runs(
     (tmp_path / "kakade-lqr.png").write_bytes(b"")
     assert main(["reproduce", "rates", "--out", str(tmp_path)]) == 1
     assert "kakade-lqr.json is damaged" in capsys.readouterr().err
+
+
+def test_every_experiment_has_its_page() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    listed = re.findall(r"^experiments/(.+)$", (docs / "experiments.md").read_text(), re.MULTILINE)
+    assert tuple(listed) == EXPERIMENTS
+    for name in EXPERIMENTS:
+        assert f"]({name}.png)" in (docs / "experiments" / f"{name}.md").read_text()
+        assert not json.loads((docs / "experiments" / f"{name}.json").read_text())["quick"], name
 
 
 def test_every_name_is_an_experiment() -> None:

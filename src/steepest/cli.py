@@ -21,6 +21,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from steepest.errors import RunError, UsageError
+from steepest.reproduce.registry import EXPERIMENTS
 from steepest.training.config import TrainConfig
 
 
@@ -127,9 +128,7 @@ class Evaluate:
 class Reproduce:
     """Make an experiment of the lecture or the papers again: figure, numbers, sentences, and an index page."""
 
-    name: tyro.conf.Positional[str]
-    """lecture-gradient-descent, lecture-two-action, lecture-kl, lecture-trust-region, lecture-stationary,
-    lecture-covariance, kakade-lqr, kakade-two-state, kakade-tetris, bagnell-covariant, rates; or all."""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=f"{', '.join(EXPERIMENTS)}; or all.")]
     quick: bool = False
     """Seconds instead of minutes: fewer seeds, points or steps; the text says what was left out."""
     out: Path = Path("reproduced")
@@ -138,7 +137,7 @@ class Reproduce:
 
     def __call__(self) -> int:
         from steepest.reproduce.output import reproduce
-        from steepest.reproduce.registry import EXPERIMENTS, experiment
+        from steepest.reproduce.registry import experiment
 
         _cache_compilations()
         names = EXPERIMENTS if self.name == "all" else (self.name,)
