@@ -5,15 +5,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from steepest import cli
 from steepest.names import unknown
 from steepest.reproduce.claims import CLAIMS
 
 CHECKED = ("layers", "batch", "trees", "linear", "distributions", "policies", "geometry", "critics")
 
 install_import_hook([f"steepest.{room}" for room in (*CHECKED, "sampling.advantages")], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def no_cache_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`main` in this process leaves the switches of JAX and the user's cache as they are; a subprocess has its own."""
+    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_freed() -> Iterator[None]:
+    """XLA maps memory for each program, and a process that runs out of maps crashes: a module takes its own with it."""
+    yield
+    jax.clear_caches()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
