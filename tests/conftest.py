@@ -33,6 +33,13 @@ def programs_are_freed() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def x64_off() -> Iterator[None]:
+    """What a script has that sets no switch, whatever another module left behind."""
+    with jax.enable_x64(False):
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--claim", action="append", default=[], metavar="LABEL", help="only the tests of this claim")
 

@@ -27,12 +27,7 @@ from steepest.reproduce.bagnell_covariant import (
 from steepest.reproduce.experiment import Outcome
 from steepest.worlds.finite import sample_paths, two_state
 
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
+pytestmark = pytest.mark.usefixtures("x64_off")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from finite_problems import EXACT, assert_close, flat
 from steepest.worlds.finite import AverageMDP, DiscountedMDP, FiniteMDP, chains, information, two_state
 from steepest.worlds.finite import random as random_mdp
 
+pytestmark = pytest.mark.usefixtures("x64_off")
+
 GAMMA, S, A = 0.9, 4, 3
 RNG = np.random.default_rng(7)
 FEATURES, THETA = RNG.normal(size=(S, A, 3)), RNG.normal(size=3)
@@ -35,13 +37,6 @@ def test_the_batch_keeps_its_digits_where_the_chain_hardly_ever_leaves_a_state(r
     weight, table = batch.weight[:, None] * batch.action_weight, batch.action_weight
     by_batch = weight * batch.advantage - table * np.sum(weight * batch.advantage, axis=1, keepdims=True)
     np.testing.assert_allclose(by_batch[:, 1], flat(world.gradient(policy)).reshape(2, 2)[:, 1], rtol=1e-9)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
 
 
 def chain_of(table: np.ndarray) -> np.ndarray:

@@ -20,12 +20,7 @@ from steepest.worlds.finite import (
 )
 from steepest.worlds.finite import random as random_mdp
 
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
+pytestmark = pytest.mark.usefixtures("x64_off")
 
 
 # Precision: what is masked, cast and switched

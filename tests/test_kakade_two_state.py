@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -12,12 +11,7 @@ from scipy.integrate import solve_ivp
 from steepest.reproduce.experiment import Outcome
 from steepest.reproduce.kakade_two_state import EXPERIMENT, SETTINGS, WORLD, Setting, at, start, velocity
 
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
+pytestmark = pytest.mark.usefixtures("x64_off")
 
 
 @pytest.fixture(scope="module")

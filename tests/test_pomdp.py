@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,6 +17,8 @@ from steepest.errors import UsageError
 from steepest.worlds.finite import FinitePOMDP
 from steepest.worlds.finite import random as random_mdp
 
+pytestmark = pytest.mark.usefixtures("x64_off")
+
 S, A, O, H = 2, 2, 2, 2
 RNG = np.random.default_rng(3)
 WORLD = random_mdp(S, A, H, 5)
@@ -27,13 +28,6 @@ CLOCK = FinitePOMDP(
     RNG.dirichlet(np.ones(S), size=(3, S, A)), RNG.normal(size=(3, S, A)), WORLD.initial, 3, SEEN
 )  # depends on the step
 sizes = pytest.mark.parametrize(("pomdp", "memory"), [(POMDP, 1), (POMDP, 2), (CLOCK, 1)], ids=["1", "2", "clock"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
 
 
 class Path(NamedTuple):
@@ -211,8 +205,16 @@ def test_a_controller_that_does_not_fit_and_a_memory_that_is_none_are_refused():
     for wrong in (0, -1, 1.0, True):
         with pytest.raises(UsageError, match="memory must be an integer ≥ 1"):
             POMDP.mdp(memory=wrong)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"logits of shape \[2\]"):
+    with pytest.raises(UsageError, match=r"made for 4 states; this MDP has S=8 states"):
         POMDP.mdp(2).value(POMDP.observed(st.TabularSoftmax(np.zeros((2, 2)))))
     assert repr(POMDP) == "FinitePOMDP(S=2, A=2, O=2, H=2)"
     with pytest.raises(ValueError, match="read-only"):
         POMDP.observation[0, 0] = 0.0
+
+
+def test_a_controller_of_another_pomdp_is_refused():
+    """It would read what is hidden: its observation is the index of the state modulo its own count."""
+    other = FinitePOMDP(np.full((3, 2, 3), 1 / 3), np.zeros((3, 2)), np.full(3, 1 / 3), 2, np.ones((3, 1)))
+    controller = POMDP.observed(st.TabularSoftmax(np.zeros((O, A))))
+    with pytest.raises(UsageError, match="this Observed was made for 4 states; this MDP has S=3 states"):
+        other.mdp().value(controller)

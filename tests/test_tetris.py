@@ -164,6 +164,8 @@ def test_softmax_is_over_legal_placements_and_greedy_takes_the_best():
 def test_boards_that_do_not_fit_are_refused(size):
     with pytest.raises(UsageError, match="a board has at least"):
         Tetris(*size)
+    with pytest.raises(UsageError, match="whole numbers of rows and columns, got 20"):
+        Tetris(20.5, 10)  # type: ignore[arg-type]
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,19 +14,14 @@ from steepest.errors import UsageError
 from steepest.worlds.finite import FiniteHorizonMDP, grid
 from steepest.worlds.finite.sampled import make_mdp
 
+pytestmark = pytest.mark.usefixtures("x64_off")
+
 H, S, A = 3, 2, 2
 CLOCK = problem(S, A, H, 2, "clock").mdp  # transition and reward depend on the step
 STILL = problem(S, A, H, 0, "tabular").mdp  # neither does
 LOGITS = np.random.default_rng(8).normal(size=(H * S, A))
 POLICY, TABLE = st.TabularSoftmax(LOGITS), oracle.softmax(LOGITS).reshape(H, S, A)
 both = pytest.mark.parametrize("mdp", [CLOCK, STILL], ids=["clock", "still"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def x64_off():
-    """What a script has that sets no switch, whatever another module left behind."""
-    with jax.enable_x64(False):
-        yield
 
 
 def path_scores(mdp: FiniteHorizonMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -51,6 +51,9 @@ def require_policy(policy: Any, rows: int, actions: int, said: str) -> None:
     """
     if not callable(policy):
         raise UsageError(f"expected a policy, callable with a state index, got {type(policy).__name__}")
+    made_for = getattr(policy, "states_of_world", rows)
+    if made_for != rows:
+        raise UsageError(f"this {type(policy).__name__} was made for {made_for} states; this MDP has {said}")
     for name, axes in (("logits", 2), ("features", 3)):
         table = getattr(policy, name, None)
         table = table.value if isinstance(table, Frozen) else table

@@ -30,10 +30,12 @@ class Observed(eqx.Module):
 
     policy: maps the index o·M + m to a distribution over the A·M actions; trained.
     seen: n = O·M, how many indices there are.
+    states_of_world: S·O·M of the MDP that it was made for; that of another refuses it.
     """
 
     policy: Any
     seen: int = eqx.field(static=True)
+    states_of_world: int = eqx.field(static=True)
 
     def __call__(self, state: Any) -> Categorical:
         return self.policy(state % self.seen)
@@ -106,7 +108,7 @@ class FinitePOMDP:
         seen = self.observations * size
         said = f"O·M={seen} pairs of an observation and a memory state"
         actions.require_policy(policy, seen, self.hidden.actions * size, said)
-        return Observed(policy, seen)
+        return Observed(policy, seen, self.hidden.states * seen)
 
 
 def _memory(given: Any) -> int:

@@ -76,6 +76,8 @@ class Tetris:
     """
 
     def __init__(self, rows: int = 20, columns: int = 10):
+        if not (isinstance(rows, int) and isinstance(columns, int)):
+            raise UsageError(f"a board has whole numbers of rows and columns, got {rows!r} × {columns!r}")
         if columns < 4 or not 4 <= rows <= MOST_ROWS:
             raise UsageError(f"a board has at least 4 columns and 4 … {MOST_ROWS} rows, got {rows} × {columns}")
         self.rows = rows
