@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from steepest.distributions import Categorical, DiagonalGaussian, Distribution
+from steepest.distributions import Categorical, DiagonalGaussian, Distribution, UnitGaussian
 
 
 def ravel(tree) -> np.ndarray:
@@ -28,6 +28,11 @@ def cases() -> dict[str, tuple[Distribution, Distribution, np.ndarray]]:
         "gaussian": (
             DiagonalGaussian(jnp.asarray(rng.normal(size=3)), jnp.asarray(rng.normal(size=3) - 1)),
             DiagonalGaussian(jnp.asarray(rng.normal(size=3)), jnp.asarray(rng.normal(size=3))),
+            rng.normal(size=(6, 3)),
+        ),
+        "unit-gaussian": (
+            UnitGaussian(jnp.asarray(rng.normal(size=3))),
+            UnitGaussian(jnp.asarray(rng.normal(size=3))),
             rng.normal(size=(6, 3)),
         ),
     }

@@ -33,6 +33,7 @@ ROOMS = (  # top to bottom
     "distributions",
     "linear",
     "layers",
+    "taps",
     "parameters",
     "batch",
     "normaliser",

@@ -17,7 +17,7 @@ from steepest.batch import Rollout
 from steepest.critics import AdamFit
 from steepest.geometry import expected_advantage, log_probs
 from steepest.normaliser import Normaliser, Scaling
-from steepest.training import loop
+from steepest.training import collecting
 from steepest.training.learner import Learner
 
 STEPS, ENVS = 6, 4
@@ -122,7 +122,7 @@ class TestPitfall11:
         acting: list[Any] = []
         fitting: list[Any] = []
         calls: list[tuple[Rollout, Scaling, Scaling]] = []
-        compile_actor, update = loop.compile_actor, Learner.update
+        compile_actor, update = collecting.compile_actor, Learner.update
 
         def watch_actor(policy: Any) -> Any:
             act = compile_actor(policy)
@@ -134,12 +134,14 @@ class TestPitfall11:
 
             return watched
 
-        def watch_update(self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any) -> Any:
+        def watch_update(
+            self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, branches: Any
+        ) -> Any:
             calls.append((rollout, acted, refreshed))
             fitting.append(key)
-            return update(self, state, rollout, acted, refreshed, scale, key)
+            return update(self, state, rollout, acted, refreshed, scale, key, branches)
 
-        monkeypatch.setattr(loop, "compile_actor", watch_actor)
+        monkeypatch.setattr(collecting, "compile_actor", watch_actor)
         monkeypatch.setattr(Learner, "update", watch_update)
         settings: dict[str, Any] = {"steps": 90, "envs": 4, "rollout": 8, "tensorboard": False}
         settings |= {"evaluation": {"every": 0, "final_episodes": 1}, "critic": {"epochs": 1, "minibatch": 32}}

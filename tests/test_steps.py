@@ -128,7 +128,7 @@ def test_R27_no_gradient_no_step_no_nan(case, name: str) -> None:
     assert st.Reason(int(info.reason)) is st.Reason.NO_GRADIENT
     assert not info.accepted
     assert int(state.failures) == 0
-    assert all(np.isfinite(np.asarray(x)).all() for x in info)
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(info))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -35,6 +35,17 @@ class Rollout(NamedTuple):
     valid: Any
 
 
+class Cost(NamedTuple):
+    """What a limit J_C ≤ d on a cost says of a batch: Σ w v A_C·π/π_old + c ≤ 0, per state.
+
+    advantage: A_C [N,m], in raw units of the cost.
+    excess: c, []: J_C − d in the unit in which the mean of A_C is a change of J_C: divided by the length of an episode.
+    """
+
+    advantage: Float[Any, "N m"]
+    excess: Float[Any, ""]
+
+
 class Batch(NamedTuple):
     """N states with m weighted actions each: all that the geometry knows of reinforcement learning.
 
@@ -44,6 +55,7 @@ class Batch(NamedTuple):
     action_weight: [N,m], Σ_m = 1.
     advantage: [N,m], in raw reward units.
     segment: [N] int, which path the row lies on; any labels.
+    cost: what is limited, or None.
     """
 
     obs: Any
@@ -52,3 +64,4 @@ class Batch(NamedTuple):
     action_weight: Float[Any, "N m"]
     advantage: Float[Any, "N m"]
     segment: Int[Any, " N"]
+    cost: Cost | None = None

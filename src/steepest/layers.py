@@ -1,11 +1,13 @@
-"""Dense layers stored [in, out]: x @ W is the fast order for Fisher products on a CPU.
+"""Dense layers stored [in, out], convolutions [height, width, in, out]: the fast order for Fisher products on a CPU.
 
-(`eqx.nn.Linear` stores [out, in]; under `vmap` that costs 1.7× in the Jacobian products of an MLP.)
+(`eqx.nn.Linear` stores [out, in]; under `vmap` that costs 1.7× in the Jacobian products of an MLP.) Every layer is
+tapped (`taps.py`), which is what Kronecker factors and sample-space solves need of a network.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Num, PRNGKeyArray
 
+from steepest.taps import tapped
 from steepest.trees import AnyArray
 
 
@@ -27,7 +30,47 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
-        return jnp.matmul(x, self.weight) + self.bias
+        return tapped(jnp.matmul(x, self.weight) + self.bias, "dense", weight=self.weight, bias=self.bias, x=lambda: x)
+
+
+class Conv(eqx.Module):
+    """A convolution of an image [H,W,in] ↦ [H',W',out], without padding: s_t = x_t·W + β for every patch x_t.
+
+    weight: [height, width, in, out], orthogonal of the given gain over the patch; bias: [out], zeros.
+    stride: of both axes, in pixels.
+    """
+
+    weight: Float[AnyArray, "height width in out"]
+    bias: Float[AnyArray, " out"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        gain: float = math.sqrt(2.0),
+        key: PRNGKeyArray,
+    ):
+        flat = jax.nn.initializers.orthogonal(gain)(key, (size * size * inputs, outputs))
+        self.weight = flat.reshape(size, size, inputs, outputs)
+        self.bias = jnp.zeros(outputs)
+        self.stride = stride
+
+    def __call__(self, image: Num[AnyArray, "H W in"]) -> Float[Array, "H2 W2 out"]:
+        height, width, inputs, _ = self.weight.shape
+        x = jnp.asarray(image, self.weight.dtype)[None]
+        how: Any = {"window_strides": (self.stride, self.stride), "padding": "VALID"}
+        layout = ("NHWC", "HWIO", "NHWC")
+        s = jax.lax.conv_general_dilated(x, jnp.asarray(self.weight), dimension_numbers=layout, **how)[0] + self.bias
+
+        def patches() -> Array:  # [T, height·width·in]; they come out in the order [in, height, width]
+            cut = jax.lax.conv_general_dilated_patches(x, (height, width), dimension_numbers=layout, **how)[0]
+            return cut.reshape(-1, inputs, height, width).transpose(0, 2, 3, 1).reshape(-1, height * width * inputs)
+
+        return tapped(s, "conv", weight=self.weight, bias=self.bias, x=patches)
 
 
 class Mlp(eqx.Module):

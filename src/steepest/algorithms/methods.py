@@ -6,18 +6,26 @@ npg                    Fisher              direct or CG         normalised      
 covariant              Fisher, by paths    as npg               normalised        Bagnell & Schneider 2003
 natural_actor_critic   Fisher, by samples  as npg               normalised        Peters & Schaal 2008
 q_npg                  Fisher, uncentred   as npg               normalised        Agarwal et al. 2021
+acktr                  Kronecker factors   their own inverse    normalised        Wu et al. 2017
 trpo                   Fisher              conjugate gradient   trust region      Schulman et al. 2015
+mirror_descent         Fisher               conjugate gradient   mirror descent    Tomar et al. 2020
+cpo                    Fisher              conjugate gradient   constrained       Achiam et al. 2017
+trpo_lagrangian        as trpo, on the reward less the price of a cost            Ray et al. 2019
 
 On the exact batch of a finite MDP covariant and natural_actor_critic are npg, as is q_npg on a table of logits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from steepest.algorithms.algorithm import Algorithm
 from steepest.geometry import (
+    Constrained,
+    Lagrangian,
     Metric,
+    MirrorDescent,
     Normalised,
     Step,
     TrustRegion,
@@ -25,10 +33,11 @@ from steepest.geometry import (
     euclidean,
     expected_advantage,
     fisher,
+    kronecker,
     trajectory,
     uncentred,
 )
-from steepest.linear import Automatic, ConjugateGradient, Solver
+from steepest.linear import Automatic, ConjugateGradient, Factored, Solver
 from steepest.names import Registry
 
 
@@ -95,6 +104,29 @@ def q_npg(
     return replace(natural, name="q-npg")
 
 
+def acktr(
+    delta: float = 0.01,
+    *,
+    longest: float = math.inf,
+    metric: Metric = kronecker,
+    solver: Solver | None = None,
+    damping: float | None = None,
+    step: Step | None = None,
+) -> Algorithm:
+    """ACKTR (Wu et al. 2017): NPG by Kronecker factors, with steps of Δ = min(η, √(2δ/xᵀFx))·x.
+
+    F in the length is the Fisher matrix itself, so that δ is the KL, to second order, however rough the factors are.
+
+    delta: δ, nats per state.  longest: η.  metric: `Kronecker(decay=…, every=…)` averages the factors and decomposes
+    them less often.  solver, damping, step: exchange a part; see `Algorithm`.
+
+    Raises UsageError in an update of a policy with parameters that belong to no layer.
+    """
+    step = step or Normalised(delta, longest=longest)
+    natural = npg(delta, metric=metric, solver=solver or Factored(), damping=damping, step=step)
+    return replace(natural, name="acktr")
+
+
 def trpo(
     delta: float = 0.01,
     *,
@@ -112,6 +144,65 @@ def trpo(
     return replace(natural, name="trpo", solver=solver or ConjugateGradient(10), step=step or TrustRegion(delta))
 
 
+def cpo(
+    delta: float = 0.01,
+    *,
+    metric: Metric = fisher,
+    solver: Solver | None = None,
+    damping: float | None = None,
+    step: Step | None = None,
+) -> Algorithm:
+    """Constrained policy optimisation (Achiam et al. 2017): TRPO whose step keeps a cost within its limit, or recovers
+    it. The limit comes with the batch.
+
+    delta: δ, nats per state.  metric, solver, damping, step: exchange a part; see `Algorithm`.
+
+    Raises UsageError in an update on a batch without costs.
+    """
+    natural = trpo(delta, metric=metric, solver=solver, damping=damping, step=step or Constrained(delta))
+    return replace(natural, name="cpo")
+
+
+def trpo_lagrangian(
+    delta: float = 0.01,
+    *,
+    price: Lagrangian | None = None,
+    metric: Metric = fisher,
+    solver: Solver | None = None,
+    damping: float | None = None,
+    step: Step | None = None,
+) -> Algorithm:
+    """TRPO on the reward less the price of a cost, which rises while the limit is exceeded (Ray et al. 2019; Stooke et
+    al. 2020). The limit comes with the batch.
+
+    delta: δ, nats per state.  price: how the multiplier follows the excess.  metric, solver, damping, step: exchange a
+    part; see `Algorithm`.
+
+    Raises UsageError in an update on a batch without costs.
+    """
+    natural = trpo(delta, metric=metric, solver=solver, damping=damping, step=step)
+    return replace(natural, name="trpo-lagrangian", objective=price or Lagrangian())
+
+
+def mirror_descent(
+    delta: float = 0.01,
+    *,
+    learning_rate: float | None = None,
+    iterations: int = 5,
+    solver: Solver | None = None,
+    damping: float | None = None,
+) -> Algorithm:
+    """Mirror descent policy optimisation (Tomar et al. 2020): NPG that goes on, from where its step has ended, to the
+    maximum of L − KL(π_θ‖π_old)/η.
+
+    delta: δ, nats per state: η is that of the natural gradient step of this length.  learning_rate: η itself instead.
+    iterations: natural gradient steps on one batch.  solver: of each of them.  damping: see `Algorithm`.
+    """
+    solver = solver or ConjugateGradient(10)
+    step = MirrorDescent(learning_rate, delta if learning_rate is None else None, iterations, solver)
+    return replace(npg(delta, solver=solver, damping=damping, step=step), name="mirror-descent")
+
+
 methods: Registry = Registry("algorithm")
-for _method in (pg, npg, covariant, natural_actor_critic, q_npg, trpo):
+for _method in (pg, npg, covariant, natural_actor_critic, q_npg, acktr, trpo, mirror_descent, cpo, trpo_lagrangian):
     methods.add(_method.__name__.replace("_", "-"), _method)

@@ -1,16 +1,20 @@
 """Value functions and their fit."""
 
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
-from steepest.critics.fit import AdamFit, FitInfo
+from steepest.critics.fit import AdamFit, CriticFit, FitInfo
+from steepest.critics.natural_fit import NaturalFit, trust_region
 from steepest.critics.value import Critic, MlpValue, StateValue
 
 __all__ = [
     "AdamFit",
     "Critic",
+    "CriticFit",
     "FitInfo",
     "MlpValue",
+    "NaturalFit",
     "StateValue",
     "compatible_weights",
     "path_weights",
+    "trust_region",
     "uncentred_weights",
 ]

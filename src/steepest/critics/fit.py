@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -29,6 +29,31 @@ class FitInfo(NamedTuple):
     loss: Float[Array, ""]
     explained: Float[Array, ""]
     kept: Array
+
+
+@runtime_checkable
+class CriticFit(Protocol):
+    """How a critic is fitted to targets."""
+
+    def init(self, critic: Critic) -> Any:
+        """What the fit carries from batch to batch, before the first: a pytree of arrays."""
+        ...
+
+    def __call__(
+        self,
+        critic: C,
+        state: Any,
+        obs: Any,
+        target: Float[Array, " N"],
+        weight: Float[Array, " N"],
+        value: Float[Array, " N"],
+        key: PRNGKeyArray,
+    ) -> tuple[C, Any, FitInfo]:
+        """The critic fitted to `target` at obs [N,…], the state and the report; pure, to be inlined in a program.
+
+        weight: [N] ≥ 0, 0 for a masked row.  value: [N], V(obs) now.  key: for what the fit draws.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,14 +117,18 @@ class AdamFit:
         (fitted, opt), _ = jax.lax.scan(epoch, (params, state), jax.random.split(key, self.epochs))
         finite = trees.all_finite(fitted)
         fitted, opt = trees.where(finite, (fitted, opt), (params, state))
-        return merge(fitted, rest), opt, FitInfo(*_quality(value, target, weight), kept=finite)
+        return merge(fitted, rest), opt, FitInfo(*quality(value, target, weight), kept=finite)
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate, eps=1e-5)
 
 
-def _quality(value: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+def quality(
+    value: Float[Array, " N"], target: Float[Array, " N"], weight: Float[Array, " N"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """(loss, explained) of a `FitInfo`."""
     w = weight / jnp.sum(weight)
+    value, target = (jnp.where(weight > 0, x, 0.0) for x in (value, target))
 
     def variance(x: Array) -> Array:
         return jnp.sum(w * (x - jnp.sum(w * x)) ** 2)

@@ -3,5 +3,6 @@
 from steepest.distributions.categorical import Categorical
 from steepest.distributions.distribution import Distribution, Policy
 from steepest.distributions.gaussian import DiagonalGaussian
+from steepest.distributions.unit_gaussian import UnitGaussian
 
-__all__ = ["Categorical", "DiagonalGaussian", "Distribution", "Policy"]
+__all__ = ["Categorical", "DiagonalGaussian", "Distribution", "Policy", "UnitGaussian"]

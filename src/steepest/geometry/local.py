@@ -3,7 +3,7 @@
     z = predict(θ)      push: θ̇ ↦ Jθ̇      pull: c ↦ Jᵀc
 
 One `jax.linearize` and its transpose serve the gradient, every Fisher product and every dense solve of an update:
-no double backpropagation through the KL.
+no double backpropagation through the KL. Whoever needs the layers of a network one by one asks for `taps`.
 """
 
 from __future__ import annotations
@@ -13,33 +13,66 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 
 from steepest.distributions import Distribution, Policy
+from steepest.errors import UsageError
 from steepest.parameters import merge, split
+from steepest.taps import Listener, Tap, listening
 
 
 @dataclass(frozen=True)
 class Local:
     """A policy linearised at θ over the N observations of a batch.
 
-    params: θ, a pytree.
-    predict: θ' ↦ distributions at the N states, leaves [N,…].
-    distribution: predict(θ).
+    params: θ, a pytree.  rest: what of the policy is not θ.  obs: [N,…].
+    distribution: predict(θ), leaves [N,…].
     push: θ̇ ↦ J·θ̇, a tangent on z: a distribution with the tangents as leaves.
     pull: c ↦ Jᵀ·c, the exact transpose of push.
     """
 
     params: Any
-    predict: Callable[[Any], Distribution]
+    rest: Any
+    obs: Any
     distribution: Distribution
     push: Callable[[Any], Distribution]
     pull: Callable[[Distribution], Any]
 
+    def predict(self, theta: Any) -> Any:
+        """θ' ↦ distributions at the N states."""
+        return jax.vmap(merge(theta, self.rest))(self.obs)
+
+    def subset(self, rows: Any) -> Local:
+        """The same policy linearised over obs[rows]."""
+        return _linearise(self.params, self.rest, jax.tree.map(lambda x: jnp.asarray(x)[rows], self.obs))
+
+    def taps(self) -> Tapped:
+        """The layers of the policy, with their inputs at the N states."""
+        return _listen(self)
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """The layers of a policy over N observations.
+
+    taps: each a layer's equation and its leaves of θ.  inputs: of each, [N,…], None for a constant.
+    pull: c ↦ the cotangents b = ∂(cᵀz)/∂s of each layer's output, [N,…].
+    rest: the numbers of θ's leaves that belong to no layer, or to more than one.
+    """
+
+    taps: tuple[Tap, ...]
+    inputs: tuple[Any, ...]
+    pull: Callable[[Distribution], tuple[Array, ...]]
+    rest: tuple[int, ...]
+
 
 def linearise(policy: Policy, obs: Any) -> Local:
     """Linearise `policy`, a map from one observation to a distribution, at its own θ over obs [N,…]."""
-    params, rest = split(policy)
+    return _linearise(*split(policy), obs)
 
+
+def _linearise(params: Any, rest: Any, obs: Any) -> Local:
     def predict(theta: Any) -> Any:
         return jax.vmap(merge(theta, rest))(obs)
 
@@ -49,4 +82,49 @@ def linearise(policy: Policy, obs: Any) -> Local:
     def pull(cotangent: Any) -> Any:
         return transpose(cotangent)[0]
 
-    return Local(params, predict, distribution, push, pull)
+    return Local(params, rest, obs, distribution, push, pull)
+
+
+def _listen(local: Local) -> Tapped:
+    leaves = jax.tree.leaves(local.params)
+    policy = merge(local.params, local.rest)
+    count = len(jax.tree.leaves(local.obs)[0])
+
+    def heard(obs: Any, perturbations: Any = None) -> tuple[Any, list[Any], list[Tap]]:
+        with listening(Listener(leaves, perturbations)) as listener:
+            return policy(obs), listener.inputs, listener.taps
+
+    found: list[Tap] = []
+
+    def look(obs: Any) -> Any:
+        z, _, taps = heard(obs)
+        found.extend(taps)
+        return z
+
+    jax.eval_shape(look, jax.tree.map(lambda x: x[0], local.obs))
+    dtype = leaves[0].dtype if leaves else jnp.float32
+    zeros = [jnp.zeros((count, *tap.shape), dtype) for tap in found]
+
+    def predict(perturbations: Any) -> tuple[Any, Any]:
+        return jax.vmap(lambda o, p: heard(o, p)[:2])(local.obs, perturbations)
+
+    try:
+        _, pull, inputs = jax.vjp(predict, zeros, has_aux=True)
+    except jax.errors.UnexpectedTracerError as error:
+        raise UsageError(
+            "a layer of this policy is called inside a vmap or a scan of the policy's own, where its input cannot be "
+            "followed: use conjugate gradients, which need no layers"
+        ) from error
+    owners = [n for tap in found for n in (tap.weight, tap.bias) if n is not None]
+    own = [all(owners.count(n) == 1 for n in (tap.weight, tap.bias) if n is not None) for tap in found]
+    known = {n for tap, alone in zip(found, own, strict=True) if alone for n in (tap.weight, tap.bias)}
+
+    def mine(values: Any) -> tuple[Any, ...]:
+        return tuple(value for value, alone in zip(values, own, strict=True) if alone)
+
+    return Tapped(
+        mine(found),
+        mine(inputs),
+        lambda cotangent: mine(pull(cotangent)[0]),
+        tuple(n for n in range(len(leaves)) if n not in known),
+    )

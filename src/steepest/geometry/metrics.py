@@ -9,6 +9,7 @@ A metric is a value with two methods: its operator at a policy, and the dual y w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from steepest.batch import Batch
+from steepest.geometry.kernel import sample_kernel
 from steepest.geometry.local import Local
 from steepest.geometry.objectives import Gradient
 from steepest.linear import Gram, Identity, Operator
@@ -56,10 +58,10 @@ class Fisher:
         def forward(v: Any) -> Array:
             return root * local.distribution.whiten(local.push(v))
 
-        def transpose(y: Array) -> Any:
-            return local.pull(local.distribution.whiten_transpose(root * y))
+        def spread(y: Array) -> Any:
+            return local.distribution.whiten_transpose(root * y)
 
-        return Gram(forward, transpose)
+        return _factored(local, forward, spread)
 
     def dual(self, local: Local, batch: Batch, gradient: Gradient) -> Array:
         return _over(local.distribution.whiten_cotangent(gradient.cotangent), _root(batch.weight)[:, None])
@@ -77,10 +79,10 @@ class EmpiricalFisher:
         def forward(v: Any) -> Array:
             return root * jnp.einsum("nmk,nk->nm", score, distribution.whiten(local.push(v)))
 
-        def transpose(y: Array) -> Any:
-            return local.pull(distribution.whiten_transpose(jnp.einsum("nm,nmk->nk", root * y, score)))
+        def spread(y: Array) -> Any:
+            return distribution.whiten_transpose(jnp.einsum("nm,nmk->nk", root * y, score))
 
-        return Gram(forward, transpose)
+        return _factored(local, forward, spread)
 
     def dual(self, local: Local, batch: Batch, gradient: Gradient) -> Array | None:
         if gradient.coefficient is None:
@@ -91,6 +93,11 @@ class EmpiricalFisher:
 euclidean = Euclidean()
 fisher = Fisher()
 empirical_fisher = EmpiricalFisher()
+
+
+def _factored(local: Local, forward: Callable[[Any], Array], spread: Callable[[Array], Any]) -> Gram:
+    """SᵀS of rows [N,k].  forward: v ↦ S·v.  spread: y ↦ the cotangent c on z with Sᵀy = Jᵀc."""
+    return Gram(forward, lambda y: local.pull(spread(y)), products=lambda: sample_kernel(local, forward, spread))
 
 
 def _root(weight: Array) -> Array:

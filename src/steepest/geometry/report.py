@@ -26,6 +26,8 @@ class Reason(enum.IntEnum):
     """The KL realised is a multiple of δ that the closed form cannot mean: its quadratic model does not hold here."""
     LINE_SEARCH = 6
     """No point on the line improves the surrogate within the trust region."""
+    INFEASIBLE = 8
+    """The cost is over its limit, and no direction is known that lowers it."""
 
     @property
     def failed(self) -> bool:
@@ -51,6 +53,7 @@ class StepInfo(NamedTuple):
     reason: a `Reason`.
     normaliser_kl: KL of the policy returned before and after the refresh of the agent's observation statistics, nats
         per state: it is outside any trust region. 0 where there are none.
+    details: what this step rule reports beyond that, by name: the cost of a constrained one, for instance.
     """
 
     gradient_norm: Float[Array, ""]
@@ -69,3 +72,4 @@ class StepInfo(NamedTuple):
     accepted: Bool[Array, ""]
     reason: Int[Array, ""]
     normaliser_kl: Float[Array, ""]
+    details: dict[str, Array] | None = None

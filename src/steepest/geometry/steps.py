@@ -29,7 +29,8 @@ Trial = Callable[[Any], tuple[Array, Array]]
 
 
 class Taken(NamedTuple):
-    """What a step rule did. params: θ', the same arrays as θ where `reason` is not ACCEPTED. step_size: the last β."""
+    """What a step rule did. params: θ', the same arrays as θ where `reason` is not ACCEPTED. step_size: the last β.
+    details: whatever else this rule has to say, scalars by name.  move: the Δ tried last, where that is no βx."""
 
     params: Any
     step_size: Float[Array, ""]
@@ -37,6 +38,8 @@ class Taken(NamedTuple):
     kl: Float[Array, ""]
     backtracks: Array
     reason: Array
+    details: dict[str, Array] | None = None
+    move: Any = None
 
 
 @runtime_checkable
@@ -55,10 +58,10 @@ class Step(Protocol):
 class Fixed:
     """Δ = η·x, a learning rate: neither invariant to the scale of the rewards nor bounded in KL."""
 
-    learning_rate: float
+    learning_rate: float | Array
 
     def __post_init__(self) -> None:
-        _positive("Fixed", "learning_rate", self.learning_rate)
+        positive("Fixed", "learning_rate", self.learning_rate)
 
     def __call__(self, params: Any, gradient: Any, solution: Solution, metric: Operator, trial: Trial) -> Taken:
         dtype = trees.dot(gradient, gradient).dtype
@@ -74,21 +77,25 @@ class Normalised:
     damped_form: True measures the step by M + λI as most libraries do; the realised KL is then less than δ.
     limit: refuse a step that realises a KL of more than limit·δ, where M is not the identity: the quadratic model is
         wrong there, as it is beside a deterministic policy, where M vanishes. ∞ refuses nothing.
+    longest: β at most, η_max in ACKTR (Wu et al. 2017); it depends on the unit of the rewards, as δ does not.
     """
 
-    delta: float
+    delta: float | Array
     half: bool = True
     damped_form: bool = False
     limit: float = 100.0
+    longest: float = math.inf
 
     def __post_init__(self) -> None:
-        _positive("Normalised", "delta", self.delta)
+        positive("Normalised", "delta", self.delta)
         if not self.limit > 0:
             raise UsageError(f"Normalised needs limit > 0, got {self.limit}")
+        if not self.longest > 0:
+            raise UsageError(f"Normalised needs longest > 0, got {self.longest}")
 
     def __call__(self, params: Any, gradient: Any, solution: Solution, metric: Operator, trial: Trial) -> Taken:
         budget = self.delta if self.half else self.delta / 2
-        beta = full_step(budget, solution.x, metric, self.damped_form)
+        beta = jnp.minimum(full_step(budget, solution.x, metric, self.damped_form), self.longest)
         limit = math.inf if isinstance(metric, Identity) else self.limit * self.delta
         return _once(params, gradient, solution, beta, trial, limit)
 
@@ -100,29 +107,34 @@ class TrustRegion:
     delta: δ, KL(π_old‖π_new) in nats per state; never exceeded by an accepted step.
     backtracks: shrink at most so often.  shrink: by this factor.
     damped_form: as in `Normalised`, for the first point on the line.
+    longest: β₀ at most: 1 for an objective whose own curvature is M, as that of least squares is the Gauss–Newton
+        matrix: there x ends at the optimum, and to go on to the edge of the region would pass it.
     """
 
-    delta: float
+    delta: float | Array
     backtracks: int = 10
     shrink: float = 0.8
     damped_form: bool = False
+    longest: float | Array = math.inf
 
     def __post_init__(self) -> None:
-        _positive("TrustRegion", "delta", self.delta)
+        positive("TrustRegion", "delta", self.delta)
         if self.backtracks < 0:
             raise UsageError(f"TrustRegion needs backtracks ≥ 0, got {self.backtracks}")
         if not 0 < self.shrink < 1:
             raise UsageError(f"TrustRegion needs 0 < shrink < 1, got {self.shrink}")
+        if not isinstance(self.longest, Array) and not self.longest > 0:
+            raise UsageError(f"TrustRegion needs longest > 0, got {self.longest}")
 
     def __call__(self, params: Any, gradient: Any, solution: Solution, metric: Operator, trial: Trial) -> Taken:
-        first = full_step(self.delta, solution.x, metric, self.damped_form)
-        before = _refusal(gradient, solution, first)
+        first = jnp.minimum(full_step(self.delta, solution.x, metric, self.damped_form), self.longest)
+        before = refusal(gradient, solution, first)
 
         def evaluate(tries: Array) -> tuple[Array, Array, Array, Array, Any]:
             beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
             theta = trees.axpy(beta, solution.x, params)
             gain, kl = trial(theta)
-            finite = jnp.isfinite(gain) & jnp.isfinite(kl) & _still_finite(theta, params)
+            finite = jnp.isfinite(gain) & jnp.isfinite(kl) & still_finite(theta, params)
             return gain, kl, finite, finite & (gain > 0) & (kl <= self.delta), theta
 
         def searching(carry: tuple) -> Array:
@@ -135,28 +147,29 @@ class TrustRegion:
         )
         after = jnp.where(good, Reason.ACCEPTED, jnp.where(finite, Reason.LINE_SEARCH, Reason.NONFINITE_STEP))
         beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
-        return _keep_unless(params, theta, beta, gain, kl, tries, jnp.where(before == Reason.ACCEPTED, after, before))
+        return kept_unless(params, theta, beta, gain, kl, tries, jnp.where(before == Reason.ACCEPTED, after, before))
 
 
-def full_step(budget: float, x: Any, metric: Operator, damped_form: bool) -> Float[Array, ""]:
+def full_step(budget: float | Array, x: Any, metric: Operator, damped_form: bool) -> Float[Array, ""]:
     """β with ½β²·xᵀMx = budget, M undamped unless `damped_form`; 0 where xᵀMx is not positive and finite."""
     form = (metric if damped_form else metric.damped(0.0)).quadratic(x)
     usable = (form > 0) & jnp.isfinite(form)
-    beta = math.sqrt(2 * budget) / jnp.sqrt(jnp.where(usable, form, 1.0))
+    root = math.sqrt(2 * budget) if isinstance(budget, int | float) else jnp.sqrt(2 * budget)
+    beta = root / jnp.sqrt(jnp.where(usable, form, 1.0))
     return jnp.where(usable, beta, 0.0)
 
 
-def _once(params: Any, gradient: Any, solution: Solution, beta: Array, trial: Trial, limit: float = math.inf) -> Taken:
-    before = _refusal(gradient, solution, beta)
+def _once(params: Any, gradient: Any, solution: Solution, beta: Array, trial: Trial, limit: Any = math.inf) -> Taken:
+    before = refusal(gradient, solution, beta)
     theta = trees.axpy(beta, solution.x, params)
     gain, kl = trial(theta)
-    finite = jnp.isfinite(gain) & jnp.isfinite(kl) & _still_finite(theta, params)
+    finite = jnp.isfinite(gain) & jnp.isfinite(kl) & still_finite(theta, params)
     after = jnp.where(finite, jnp.where(kl <= limit, Reason.ACCEPTED, Reason.KL), Reason.NONFINITE_STEP)
     reason = jnp.where(before == Reason.ACCEPTED, after, before)
-    return _keep_unless(params, theta, beta, gain, kl, jnp.zeros((), jnp.int32), reason)
+    return kept_unless(params, theta, beta, gain, kl, jnp.zeros((), jnp.int32), reason)
 
 
-def _keep_unless(
+def kept_unless(
     params: Any, theta: Any, beta: Array, gain: Array, kl: Array, backtracks: Array, reason: Array
 ) -> Taken:
     """θ' and what it realised if it was accepted; else θ, and nothing realised."""
@@ -171,13 +184,13 @@ def _keep_unless(
     )
 
 
-def _still_finite(theta: Any, params: Any) -> Array:
+def still_finite(theta: Any, params: Any) -> Array:
     """Every entry that was finite is. A logit of −∞ masks an action, and stays."""
     good = jax.tree.map(lambda new, old: jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)), theta, params)
     return jnp.stack(jax.tree.leaves(good)).all()
 
 
-def _refusal(gradient: Any, solution: Solution, beta: Array) -> Array:
+def refusal(gradient: Any, solution: Solution, beta: Array) -> Array:
     """Why no step can be tried, or ACCEPTED."""
     size = trees.norm(gradient)
     ascent = trees.dot(gradient, solution.x)
@@ -194,6 +207,7 @@ def _refusal(gradient: Any, solution: Solution, beta: Array) -> Array:
     )
 
 
-def _positive(what: str, name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
+def positive(what: str, name: str, value: Any) -> None:
+    """Raise UsageError for a setting that is not a finite number > 0. One that is computed in the update passes."""
+    if not isinstance(value, Array) and not (value > 0 and math.isfinite(value)):
         raise UsageError(f"{what} needs a finite {name} > 0, got {value}")

@@ -16,47 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
 from steepest.batch import Batch
 from steepest.geometry.local import Local
 from steepest.geometry.metrics import empirical_fisher, fisher
 from steepest.geometry.objectives import Gradient
-from steepest.linear import Gram
-
-
-class Measured(eqx.Module):
-    """M + λI for the direction of a step, and another form of the same mean for its length.
-
-    direction: M + λI.  length: what `quadratic` is taken of, with the same λ.
-
-    A direction M̂⁻¹g is longest where M̂ happens to be smallest: with fewer paths than parameters M̂ itself would measure
-    it far too short, and a step of δ could realise a hundred times δ.
-    """
-
-    direction: Gram
-    length: Gram
-
-    @property
-    def damping(self) -> Any:
-        """λ ≥ 0."""
-        return self.direction.damping
-
-    def __call__(self, v: Any) -> Any:
-        return self.direction(v)
-
-    def damped(self, damping: Any) -> Measured:
-        return Measured(self.direction.damped(damping), self.length.damped(damping))
-
-    def quadratic(self, v: Any) -> Float[Array, ""]:
-        return self.length.quadratic(v)
-
-    def matrix(self, like: Any) -> Float[Array, "P P"]:
-        return self.direction.matrix(like)
+from steepest.linear import Gram, Measured
 
 
 @dataclass(frozen=True)

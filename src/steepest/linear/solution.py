@@ -54,3 +54,17 @@ class Solver(Protocol):
         operator: M + λI.  rhs: b, a pytree.  dual: y with Sᵀy = b for an operator SᵀS, if the caller knows one.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A solver that has use for the solution of the update before, and asks to be given it."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether `last` is wanted: it is then kept between updates, a vector like θ."""
+        ...
+
+    def __call__(self, operator: Operator, rhs: Any, dual: Array | None = None, last: Any = None) -> Solution:
+        """As `Solver`.  last: the x of the update before, zeros before the first."""
+        ...

@@ -10,6 +10,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from steepest.distributions import Categorical, DiagonalGaussian
 from steepest.layers import Mlp
+from steepest.taps import constant
 from steepest.trees import AnyArray
 
 _HEAD_GAIN = 0.01  # the first policy is almost the same in all states (Andrychowicz et al. 2021)
@@ -49,4 +50,4 @@ class MlpGaussian(eqx.Module):
         self.log_std = jnp.full(actions, initial_log_std, jnp.float32)
 
     def __call__(self, obs: Any) -> DiagonalGaussian:
-        return DiagonalGaussian(self.net(jnp.ravel(obs)), self.log_std)
+        return DiagonalGaussian(self.net(jnp.ravel(obs)), constant(self.log_std))

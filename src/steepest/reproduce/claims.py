@@ -68,5 +68,19 @@ CLAIMS: dict[str, str] = {
     "B3": "Entropy-regularised NPG converges at a linear rate for 0 < η ≤ (1−γ)/τ.",
     "B4": "Finite horizon, softmax per step: V* − V^T ≤ (H ln|A|/α + H(H+1)/2)/T.",
     "B5": "Q-NPG: regress Q on uncentred features and add the weights; on a tabular softmax it is NPG.",
+    "LM": "λ shrinks where actual over predicted improvement exceeds 3/4, and grows where it is below 1/4 or no step was taken.",
     "B6": "η(π_new) ≥ L − 4εγ/(1−γ)²·α², α the largest total variation; TV² ≤ KL.",
+    "VINE1": "An environment that was put back into a state goes on as it did, to the bit.",
+    "VINE2": "Vine's estimates are unbiased; with every action and exact values its surrogate and gradient are exact.",
+    "VINE3": "Adding a constant to Q leaves the self-normalised objective as it is; common random numbers reduce "
+    "Var(Q̂_a − Q̂_b).",
+    "KF1": "Kronecker factors are the Fisher block of a layer where its input and cotangent are independent.",
+    "KF2": "Output factors from random whitened rows or the taken actions are unbiased.",
+    "KF3": "A preconditioner changes the iterations of conjugate gradients, not the solution nor the length of a step.",
+    "ENT1": "NPG of the entropy-regularised return is π ← π^{1−βτ}e^{βQ_τ}/Z, β = η/(1−γ), and training approaches "
+    "the soft optimum.",
+    "MD1": "Mirror descent with parameters climbs to the maximum of L − KL(π'‖π)/η: π·e^{ηA}/Z on a tabular softmax.",
+    "MAXKL1": "The largest KL of any state stays within δ; the gain is Σwa²/(max a·Σwa) of the optimum's as δ → 0.",
+    "PEN1": "The penalised step of the theory improves every time, and is far shorter than a trust region's.",
+    "DEC1": "A decaying δ is the schedule that it says, in one compiled program.",
 }

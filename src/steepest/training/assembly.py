@@ -12,14 +12,22 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.agent import Agent
 from steepest.algorithms import Algorithm, methods
-from steepest.critics import AdamFit, Critic, MlpValue, StateValue
+from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
 from steepest.errors import UsageError
-from steepest.geometry import Normalised, TrustRegion, empirical_fisher, fisher, trajectory
+from steepest.geometry import (
+    Normalised,
+    TrustRegion,
+    empirical_fisher,
+    expected_advantage,
+    fisher,
+    self_normalised,
+    trajectory,
+)
 from steepest.linear import Automatic, ConjugateGradient, Direct, SampleSpace, Solver
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
 from steepest.spaces import Box, Discrete, Space
-from steepest.training.config import TrainConfig, UpdateConfig
+from steepest.training.config import CriticConfig, TrainConfig, UpdateConfig
 from steepest.training.learner import Learner
 
 
@@ -108,11 +116,21 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     return MlpValue(math.prod(observation.shape), config.critic.hidden, key=key)
 
 
+def build_fit(config: CriticConfig) -> CriticFit:
+    """How the critic of a resolved configuration is fitted."""
+    if config.fit == "gauss-newton":
+        solver, step = ConjugateGradient(config.newton_products), trust_region(config.newton_delta)
+        return NaturalFit(config.newton_steps, solver=solver, step=step, damping=config.newton_damping)
+    assert config.epochs is not None
+    return AdamFit(config.learning_rate, config.epochs, config.minibatch)
+
+
 def build_learner(config: TrainConfig, algorithm: Algorithm) -> Learner:
     """The learner of a resolved configuration."""
-    gamma, gae_lambda, epochs = config.sampling.gamma, config.sampling.gae_lambda, config.critic.epochs
+    gamma, gae_lambda = config.sampling.gamma, config.sampling.gae_lambda
     assert gamma is not None
     assert gae_lambda is not None
-    assert epochs is not None
-    fit = AdamFit(config.critic.learning_rate, epochs, config.critic.minibatch)
+    fit = build_fit(config.critic)
+    if config.sampling.scheme == "vine" and algorithm.objective == expected_advantage:
+        algorithm = dataclasses.replace(algorithm, objective=self_normalised)
     return Learner(algorithm, fit, gamma, gae_lambda, config.sampling.centre_advantages, config.sampling.segment)

@@ -46,6 +46,8 @@ class UpdateConfig:
 class SamplingConfig:
     """Rollouts and advantages."""
 
+    scheme: Literal["single-path", "vine"] = "single-path"
+    """vine: compare several actions in states that the world is put back into, by short rollouts from there."""
     envs: int | None = None
     """Environments stepped together."""
     rollout: int | None = None
@@ -65,6 +67,18 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class VineConfig:
+    """The branches of --scheme vine."""
+
+    states: int | None = None
+    """States of the rollout, drawn at random, that branches start from."""
+    actions: int | None = None
+    """Actions compared in each state: drawn from the policy, or every one, where there are as many."""
+    length: int | None = None
+    """Steps of a branch, at most; the critic stands for the rest."""
+
+
+@dataclass(frozen=True)
 class PolicyConfig:
     """The policy network."""
 
@@ -80,12 +94,22 @@ class CriticConfig:
 
     hidden: tuple[int, ...] = (64, 64)
     """Units of each hidden layer, tanh."""
+    fit: Literal["adam", "gauss-newton"] = "adam"
+    """How it is fitted: Adam on minibatches, or the natural gradient of least squares in a trust region."""
     learning_rate: float = 1e-3
     """Adam's."""
     epochs: int | None = None
-    """Passes over each batch."""
+    """Adam: passes over each batch."""
     minibatch: int = 128
-    """Rows of a minibatch; divides the batch."""
+    """Adam: rows of a minibatch; divides the batch."""
+    newton_steps: int = 1
+    """Gauss–Newton: steps on each batch."""
+    newton_products: int = 10
+    """Gauss–Newton: at most this many products with the matrix for a step."""
+    newton_delta: float = 0.3
+    """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
+    newton_damping: float = 1e-3
+    """Gauss–Newton: added to the matrix, relative to its curvature along the gradient."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +138,7 @@ class TrainConfig:
     """Of everything random in the run."""
     update: Annotated[UpdateConfig, tyro.conf.arg(name="")] = field(default_factory=UpdateConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    vine: VineConfig = field(default_factory=VineConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -152,6 +177,7 @@ def check(config: TrainConfig) -> None:
             raise UsageError(f"{name} must be in [0, 1], got {value}")
     for name in ("envs", "rollout", "segment"):
         _at_least(name, getattr(config.sampling, name), 1)
+    _check_vine(config)
     if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
@@ -160,14 +186,34 @@ def check(config: TrainConfig) -> None:
     _positive("critic.learning_rate", config.critic.learning_rate)
     _at_least("critic.epochs", config.critic.epochs, 1)
     _at_least("critic.minibatch", config.critic.minibatch, 1)
+    _at_least("critic.newton_steps", config.critic.newton_steps, 1)
+    _at_least("critic.newton_products", config.critic.newton_products, 1)
+    _positive("critic.newton_delta", config.critic.newton_delta)
+    _positive("critic.newton_damping", config.critic.newton_damping)
     _at_least("evaluation.every", config.evaluation.every, 0)
     _at_least("evaluation.episodes", config.evaluation.episodes, 1)
     _at_least("evaluation.final_episodes", config.evaluation.final_episodes, 1)
-    if config.sampling.envs and config.sampling.rollout and config.batch % config.critic.minibatch:
+    minibatch = config.critic.minibatch if config.critic.fit == "adam" else 1
+    if config.sampling.envs and config.sampling.rollout and config.batch % minibatch:
         raise UsageError(
             f"a batch of {config.sampling.envs} environments × {config.sampling.rollout} steps = {config.batch} rows "
             f"is not divisible into minibatches of {config.critic.minibatch}; try critic.minibatch="
             f"{math.gcd(config.batch, config.critic.minibatch)}"
+        )
+
+
+def _check_vine(config: TrainConfig) -> None:
+    vine = config.vine
+    given = [name for name, value in dataclasses.asdict(vine).items() if value is not None]
+    if given and config.sampling.scheme != "vine":
+        raise UsageError(f"vine.{given[0]} says nothing of a single path: add --scheme vine, or leave it out")
+    _at_least("vine.states", vine.states, 1)
+    _at_least("vine.actions", vine.actions, 2)
+    _at_least("vine.length", vine.length, 1)
+    if vine.states is not None and config.batch and vine.states > config.batch:
+        raise UsageError(
+            f"vine.states must be at most the {config.sampling.envs} environments × {config.sampling.rollout} steps = "
+            f"{config.batch} rows of the rollout, got {vine.states}"
         )
 
 

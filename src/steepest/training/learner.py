@@ -17,12 +17,13 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.agent import normalise
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
-from steepest.batch import Rollout
-from steepest.critics import AdamFit, Critic, FitInfo
+from steepest.batch import Batch, Rollout
+from steepest.critics import Critic, CriticFit, FitInfo
 from steepest.distributions import Policy
-from steepest.geometry import StepInfo, mean_kl
+from steepest.geometry import StepInfo, log_probs, mean_kl
 from steepest.normaliser import Scaling
 from steepest.sampling.advantages import batch_from_rollout, gae
+from steepest.sampling.vine import Branches, action_values, along_trunk, batch_from_branches
 
 
 class LearnerState(NamedTuple):
@@ -51,7 +52,7 @@ class Learner:
     """
 
     algorithm: Algorithm
-    fit: AdamFit
+    fit: CriticFit
     gamma: float
     gae_lambda: float
     centre: bool = True
@@ -69,13 +70,15 @@ class Learner:
         refreshed: Scaling | None,
         reward_scale: Any,
         key: PRNGKeyArray,
+        branches: Branches | None = None,
     ) -> tuple[LearnerState, IterationInfo]:
-        """Learn from one rollout.
+        """Learn from one rollout, or from a trunk and its branches.
 
         rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
         next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: the critic's shuffles.
+        branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
         """
-        return _update(self, state, rollout, acted, refreshed, reward_scale, key)
+        return _update(self, state, rollout, acted, refreshed, reward_scale, key, branches)
 
 
 @eqx.filter_jit
@@ -87,6 +90,7 @@ def _update(
     refreshed: Scaling | None,
     reward_scale: Array,
     key: PRNGKeyArray,
+    branches: Branches | None,
 ) -> tuple[LearnerState, IterationInfo]:
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
     value, next_value = (jax.vmap(jax.vmap(state.critic))(x) for x in (obs, next_obs))
@@ -101,7 +105,7 @@ def _update(
         lam=learner.gae_lambda,
     )
     done = rollout.terminated | rollout.truncated
-    batch = batch_from_rollout(
+    path = batch_from_rollout(
         obs,
         rollout.action,
         advantage * reward_scale,
@@ -110,12 +114,33 @@ def _update(
         centre=learner.centre,
         segment=learner.segment,
     )
-    policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch)
+    batch = path if branches is None else _vine_batch(state, branches, path, acted, reward_scale)
+    drawing = jax.random.fold_in(key, 1)
+    policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
     critic, optimiser, fit = learner.fit(
-        state.critic, state.optimiser, batch.obs, target.ravel(), batch.weight, value.ravel(), key
+        state.critic, state.optimiser, path.obs, target.ravel(), path.weight, value.ravel(), key
     )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
-    moved = mean_kl(jax.vmap(policy)(batch.obs), jax.vmap(policy)(normalise(refreshed, flat)), batch.weight)
-    spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.advantage**2))
+    moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
+    spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.action_weight * batch.advantage**2))
     info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread)
     return LearnerState(policy, algorithm, critic, optimiser), info
+
+
+def _vine_batch(
+    state: LearnerState, branches: Branches, trunk: Batch, acted: Scaling | None, reward_scale: Array
+) -> Batch:
+    """The surrogate of the rollout set, with all states of the trunk in the metric and the KL."""
+    value = jax.vmap(jax.vmap(state.critic))(normalise(acted, branches.last_obs)) * reward_scale
+    action = jnp.asarray(branches.action)
+    every = None
+    weight = jnp.full(action.shape[:2], 1.0 / action.shape[1])
+    if branches.exhaustive:
+        count = action.shape[1]
+        all_actions = jnp.tile(jnp.arange(count, dtype=action.dtype), (len(trunk.weight), 1))
+        every = all_actions, jnp.exp(log_probs(jax.vmap(state.policy)(trunk.obs), all_actions))
+        weight = every[1][branches.row]
+    obs = trunk.obs[branches.row]
+    q = action_values(branches, value)
+    vine = batch_from_branches(obs, action, weight, q, branches.valid, exhaustive=branches.exhaustive)
+    return along_trunk(vine, branches.row, trunk, every)

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest.agent import compile_actor
 from steepest.errors import RunError
 from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.parameters import split
 from steepest.sampling.rollout import Collector, Episode
 from steepest.training.callbacks import Callback, IterationEvent
+from steepest.training.collecting import Gather
 from steepest.training.config import TrainConfig
 from steepest.training.evaluation import play
 from steepest.training.learner import IterationInfo, Learner
@@ -42,12 +42,13 @@ class Loop:
     """One run, between its first iteration and its last.
 
     snapshot: where the run stands; replaced at the end of every iteration, so it is whole whenever one fails.
-    world: to collect in.  evaluation: to evaluate in; the same object as `world` where there is only one.
+    world: to collect in.  gather: how.  evaluation: to evaluate in; the same object as `world` where there is only one.
     """
 
     config: TrainConfig
     learner: Learner
     world: World
+    gather: Gather
     evaluation: World
     recorder: Recorder
     callbacks: Sequence[Callback]
@@ -79,10 +80,9 @@ class Loop:
         config = self.config
         collector = Collector(self.world)
         collector.reset(self._seed(_RESET))
-        act = compile_actor(self.snapshot.agent.policy)
         self._save()
         while self.snapshot.progress.steps < config.steps:
-            row, evaluated = self._iterate(collector, act)
+            row, evaluated = self._iterate(collector)
             if evaluated is not None and self.evaluation is self.world:
                 collector.reset(self._seed(_RESET))
             event = IterationEvent(
@@ -101,27 +101,28 @@ class Loop:
                 return "; ".join(reasons)
         return "all steps done"
 
-    def _iterate(self, collector: Collector, act: Any) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
+    def _iterate(self, collector: Collector) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
         """One iteration. Replaces the snapshot, and returns the row of metrics and the evaluation, if there was one."""
         config, start = self.config, time.perf_counter()
         agent, state, scale, progress = self.snapshot
-        assert config.sampling.rollout is not None
         assert config.sampling.gamma is not None
         params, _ = split(agent.policy)
         acted = None if agent.normaliser is None else agent.normaliser.scaling()
-        key = self._key(_ACT)
-        rollout, episodes = collector.collect(lambda obs, t: act(params, acted, obs, key, t), config.sampling.rollout)
+        gathered = self.gather(collector, params, acted, self._key(_ACT))
+        rollout, episodes = gathered.rollout, gathered.episodes
         collected = time.perf_counter()
 
         normaliser = None if agent.normaliser is None else agent.normaliser.updated(rollout.obs[rollout.valid])
         refreshed = None if normaliser is None else normaliser.scaling()
         scale = None if scale is None else scale.updated(rollout, config.sampling.gamma)
         reward_scale = np.float32(1.0) if scale is None else scale.value
-        state, info = self.learner.update(state, rollout, acted, refreshed, reward_scale, self._key(_FIT))
+        state, info = self.learner.update(
+            state, rollout, acted, refreshed, reward_scale, self._key(_FIT), gathered.branches
+        )
         info = jax.tree.map(np.asarray, info)
         learnt = time.perf_counter()
 
-        steps = progress.steps + int(rollout.valid.sum())
+        steps = progress.steps + gathered.steps
         self.returns = (self.returns + [e.ret for e in episodes])[-100:]
         progress = progress._replace(
             iteration=progress.iteration + 1,
@@ -140,6 +141,7 @@ class Loop:
             "episodes": progress.episodes,
             "failures": progress.failures,
             "reward_scale": float(reward_scale),
+            "branch_steps": gathered.branch_steps,
             "time/collect": collected - start,
             "time/learn": learnt - collected,
             "time/total": progress.seconds,
@@ -203,7 +205,8 @@ def _metrics(
 ) -> dict[str, Any]:
     """The row of metrics.jsonl: the trust report, the critic's fit, returns."""
     step = info.step
-    row: dict[str, Any] = {f"update/{name}": value.item() for name, value in step._asdict().items()}
+    report = {**step._asdict(), **(step.details or {})}
+    row: dict[str, Any] = {f"update/{name}": value.item() for name, value in report.items() if name != "details"}
     row["update/reason"] = Reason(int(step.reason)).name.lower()
     row["update/status"] = Status(int(step.status)).name.lower()
     row["update/advantage_std"] = float(info.advantage_std)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.agent import Agent
+from steepest.critics import Critic
 from steepest.errors import RunError, UsageError
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
@@ -126,6 +127,13 @@ def restore_learner(
     except TypeError as error:
         raise RunError(f"the checkpoint's counters are damaged: {error}") from error
     return learner, scale, progress
+
+
+def restore_critic(template: Critic, arrays: dict[str, np.ndarray]) -> tuple[Critic, np.float32]:
+    """The critic in a checkpoint, and what the rewards that it is fitted to were divided by."""
+    statistics = _normaliser(arrays, "reward_scale")
+    scale = np.float32(1.0) if statistics is None else RewardScale(statistics, np.zeros(1)).value
+    return restore(template, arrays, "learner.critic"), scale
 
 
 def _normaliser_arrays(normaliser: Normaliser, prefix: str) -> dict[str, np.ndarray]:

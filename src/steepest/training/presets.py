@@ -54,6 +54,13 @@ PATH_DAMPING = 1.0
 returns of 3202 and 3089, against 1572 and 2508 with 0.1."""
 
 
+VINE: dict[str, Any] = {"rows": 1024, "vine.states": 64, "vine.actions": 4, "vine.length": 16}
+"""The branches of vine, and a trunk of fewer rows."""
+
+FEW = 8
+"""Actions that are few enough for a branch each."""
+
+
 def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> TrainConfig:
     """The configuration with every rule applied, and checked.
 
@@ -65,6 +72,10 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
         preset["update.delta"] = PG_DELTA
     if config.algorithm == "covariant" and not isinstance(action, Discrete):
         preset["update.damping"] = PATH_DAMPING
+    if config.sampling.scheme == "vine":
+        preset |= VINE
+        if isinstance(action, Discrete) and action.n <= FEW:
+            preset["vine.actions"] = max(2, action.n)
     if envs is not None:
         preset["sampling.envs"] = envs
     count = config.sampling.envs or preset["sampling.envs"]

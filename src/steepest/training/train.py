@@ -25,6 +25,7 @@ from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import describe
 from steepest.training.assembly import build_agent, build_algorithm, build_critic, build_learner
 from steepest.training.callbacks import Callback, StopAtReturn
+from steepest.training.collecting import Gather, build_gather
 from steepest.training.config import (
     PolicyConfig,
     TrainConfig,
@@ -131,10 +132,13 @@ def train(
             world = _open(stack, env, config.sampling.envs)
         learner = _learner(config, algorithm)
         snapshot = _first(config, learner, world, policy)
+        gather = build_gather(config, world, snapshot.agent.policy)
         folder = RunFolder.create(out) if out is not None else RunFolder.create_default(label, name, config.seed)
         try:
             folder.write_meta(_device())
-            return _run(config, learner, world, env, folder, snapshot, callbacks, quiet, console, wall, None, objects)
+            return _run(
+                config, learner, gather, world, env, folder, snapshot, callbacks, quiet, console, wall, None, objects
+            )
         except Exception:
             if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
                 folder.discard()
@@ -182,12 +186,16 @@ def resume(
         agent = dataclasses.replace(agent, policy=state.policy)
         snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1))
         logs, objects = info["logs"], info.get("objects", [])
-        return _run(config, learner, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects)
+        gather = build_gather(config, world, agent.policy)
+        return _run(
+            config, learner, gather, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects
+        )
 
 
 def _run(
     config: TrainConfig,
     learner: Learner,
+    gather: Gather,
     world: World,
     env: Any,
     folder: RunFolder,
@@ -212,7 +220,7 @@ def _run(
         stack.callback(recorder.close)
         folder.write_config(to_record(config))
         interruption = stack.enter_context(Interruption())
-        loop = Loop(config, learner, world, evaluation, recorder, callbacks, interruption, snapshot)
+        loop = Loop(config, learner, world, gather, evaluation, recorder, callbacks, interruption, snapshot)
         ended = loop.run()
         progress, agent = loop.snapshot.progress, loop.snapshot.agent
         returns = np.zeros(0)

@@ -6,7 +6,8 @@ Sampled and exact are the same tables, so whatever an estimator makes of these t
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,8 +15,17 @@ from jaxtyping import Float, Int
 from steepest.errors import UsageError
 from steepest.worlds.finite.generators import MDPS
 from steepest.worlds.finite.model import FiniteHorizonMDP
+from steepest.worlds.finite.streams import Streams
 from steepest.worlds.finite.tables import at
 from steepest.worlds.world import Transition, environment_seeds
+
+
+class MDPState(NamedTuple):
+    """One copy: its state, h, and the state of the generator that all copies draw from."""
+
+    state: int
+    time: int
+    generator: Any
 
 
 class MDPWorld:
@@ -23,7 +33,7 @@ class MDPWorld:
 
     A copy resets itself in the step that ends its episode: `obs` is then the new episode's first state, while the
     transition's next_obs is the true successor. Step H returns terminated=True: the end of the horizon is part of the
-    world, no cut, and nothing is truncated ever.
+    world, no cut, and nothing is truncated ever. It is a `SettableWorld`.
 
     obs: [B] int32, where the next action will be taken.
     time: [B], h of that action, 0 … H−1.
@@ -45,6 +55,7 @@ class MDPWorld:
         self.action_space = Discrete(mdp.actions)
         self._successors = _cumulative(mdp.transition)
         self._starts = _cumulative(mdp.initial)
+        self._streams: Streams | None = None
         self.reset(seed)
 
     @property
@@ -64,13 +75,7 @@ class MDPWorld:
 
     def step(self, action: Int[Any, " B"]) -> Transition:
         """One step of every copy. action: [B] int, 0 … A−1."""
-        action = np.asarray(action)
-        if action.shape != (self.envs,) or action.dtype.kind not in "iu":
-            raise UsageError(f"expected {self.envs} integer actions, got {action.dtype} of shape {list(action.shape)}")
-        if np.any((action < 0) | (action >= self.mdp.actions)):
-            raise UsageError(f"actions are 0 … {self.mdp.actions - 1}, got {action.min()} … {action.max()}")
-        reward = _row(self.mdp.reward, self.time, self._state, action, axes=2)
-        successor = _draw(_row(self._successors, self.time, self._state, action, axes=3), self._rng)
+        reward, successor = self._outcome(action, self._rng.random(self.envs))
         self.time = self.time + 1
         ended = self.time == self.mdp.horizon
         self._state = successor.copy()
@@ -86,6 +91,53 @@ class MDPWorld:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def get_state(self, envs: Sequence[int] | None = None) -> list[MDPState]:
+        """See `SettableWorld.get_state`."""
+        generator = self._rng.bit_generator.state
+        which = range(self.envs) if envs is None else envs
+        return [MDPState(int(self._state[i]), int(self.time[i]), generator) for i in which]
+
+    def set_state(
+        self, states: Sequence[MDPState], seeds: Sequence[int] | np.ndarray | None = None
+    ) -> Int[np.ndarray, " B"]:
+        """See `SettableWorld.set_state`. Without seeds the one generator goes on as it did after the first snapshot."""
+        for what, given in (("states", states), ("seeds", seeds)):
+            if given is not None and len(given) != self.envs:
+                raise UsageError(f"{self.name} has {self.envs} environments, got {len(given)} {what}")
+        self._state = np.array([s.state for s in states], np.int64)
+        self.time = np.array([s.time for s in states], np.int64)
+        self._rng.bit_generator.state = states[0].generator
+        self._streams = None if seeds is None else Streams(seeds)
+        return self.obs
+
+    def advance(self, action: Int[Any, " B"], running: Any) -> Transition:
+        """See `SettableWorld.advance`. A copy that ends stays where it is."""
+        uniforms = self._rng.random(self.envs) if self._streams is None else self._streams.random()
+        reward, successor = self._outcome(action, uniforms)
+        running = np.array(running, bool)
+        ended = running & (self.time + 1 == self.mdp.horizon)
+        on = running & ~ended
+        next_obs = np.where(running, successor, self._state)
+        self._state = np.where(on, successor, self._state)
+        self.time = self.time + on
+        return Transition(
+            reward=np.where(running, reward, 0.0).astype(np.float32),
+            next_obs=next_obs.astype(np.int32),
+            terminated=ended,
+            truncated=np.zeros(self.envs, bool),
+            valid=running,
+        )
+
+    def _outcome(self, action: Any, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards and successors of actions [B] in the states now."""
+        action = np.asarray(action)
+        if action.shape != (self.envs,) or action.dtype.kind not in "iu":
+            raise UsageError(f"expected {self.envs} integer actions, got {action.dtype} of shape {list(action.shape)}")
+        if np.any((action < 0) | (action >= self.mdp.actions)):
+            raise UsageError(f"actions are 0 … {self.mdp.actions - 1}, got {action.min()} … {action.max()}")
+        reward = _row(self.mdp.reward, self.time, self._state, action, axes=2)
+        return reward, _invert(_row(self._successors, self.time, self._state, action, axes=3), uniforms)
 
     def _start(self, count: int) -> Int[np.ndarray, " count"]:
         return _draw(np.broadcast_to(self._starts, (count, self.mdp.states)), self._rng)
@@ -133,7 +185,11 @@ def _cumulative(probabilities: Float[np.ndarray, "... K"]) -> Float[np.ndarray, 
 
 def _draw(cumulative: Float[np.ndarray, "N K"], rng: np.random.Generator) -> Int[np.ndarray, " N"]:
     """One outcome a row, by inversion; outcomes of probability 0 are never drawn."""
-    return np.sum(rng.random(len(cumulative))[:, None] >= cumulative, axis=-1)
+    return _invert(cumulative, rng.random(len(cumulative)))
+
+
+def _invert(cumulative: Float[np.ndarray, "N K"], uniforms: np.ndarray) -> Int[np.ndarray, " N"]:
+    return np.sum(uniforms[:, None] >= cumulative, axis=-1)
 
 
 def _row(table: np.ndarray, time: Any, state: Any, action: Any, *, axes: int) -> np.ndarray:

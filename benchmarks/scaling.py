@@ -1,0 +1,259 @@
+"""What one natural step costs: seconds and peak memory, from 10³ to 10⁷ parameters and 10³ to 10⁵ samples.
+
+    python benchmarks/scaling.py                    # benchmarks/results/scaling.csv and docs/figures/scaling.png
+    python benchmarks/scaling.py --figure           # only the figure and the table, from the CSV
+    python benchmarks/scaling.py --cell sample-space 10000000 2048          # one cell, printed
+
+The policy is a Gaussian over ℝ⁸ with two equal hidden layers, observations in ℝ¹⁰⁰, float32, λ = 0.1; a step is one
+compiled `Algorithm.update`: gradient, solve, length and trust report. Every cell is a process of its own, and its memory
+all of that process, with the interpreter, JAX and the compilation; the row `imports` is such a process without a step.
+A row is added as a cell ends, and a cell whose row is there is not done again. What would take too long is not run, and
+its row says how long it would, from the largest cell of that method before it and the operations of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+TABLE = HERE / "results" / "scaling.csv"
+FIGURE = HERE.parent / "docs" / "figures" / "scaling.png"
+
+INPUTS, ACTIONS = 100, 8
+PARAMETERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+SAMPLES = (1_024, 2_048, 8_192, 102_400)
+LIMIT = 60.0  # seconds a step may be estimated at
+MEMORY = 12.0  # GiB that a process may be estimated at
+FIELDS = [
+    "method", "parameters", "samples", "seconds", "median", "repeats", "peak_mib", "iterations", "residual", "status",
+    "compile_seconds", "cores", "commit", "versions",
+]  # fmt: skip
+
+
+class Method(NamedTuple):
+    """build: () ↦ the algorithm.  operations: (P, N, h) ↦ floating-point operations of a step, to leading order.
+    label: in the figure."""
+
+    build: Callable[[], Any]
+    operations: Callable[[int, int, int], float]
+    label: str
+
+
+def _conjugate_gradient(iterations: int, tolerance: float) -> Callable[[], Any]:
+    def build() -> Any:
+        import steepest as st
+
+        return st.npg(solver=st.ConjugateGradient(iterations, tolerance), damping=0.1)
+
+    return build
+
+
+def _sample_space(momentum: float) -> Callable[[], Any]:
+    def build() -> Any:
+        import steepest as st
+
+        return st.npg(metric=st.empirical_fisher, solver=st.SampleSpace(momentum=momentum), damping=0.1)
+
+    return build
+
+
+def _kronecker() -> Any:
+    import steepest as st
+    from steepest.geometry import kronecker
+    from steepest.linear import Factored
+
+    return st.npg(metric=kronecker, solver=Factored(), damping=0.1)
+
+
+def _around(p: int, n: int) -> float:
+    """Gradient, length of the step, trial and report: 7 passes over the network of 2NP, forward or backward."""
+    return 14.0 * n * p
+
+
+METHODS = {
+    "cg-10": Method(_conjugate_gradient(10, 1e-10), lambda p, n, h: _around(p, n) + 80.0 * n * p, "CG, 10 products"),
+    "cg-1e-3": Method(
+        _conjugate_gradient(1_000, 1e-3), lambda p, n, h: _around(p, n) + 400.0 * n * p, "CG to a residual of 10⁻³"
+    ),
+    "sample-space": Method(
+        _sample_space(0.0), lambda p, n, h: _around(p, n) + 14.0 * n * p + 4.0 * n**2 * p / h + n**3 / 3, "sample space"
+    ),
+    "spring": Method(
+        _sample_space(0.9), lambda p, n, h: _around(p, n) + 18.0 * n * p + 4.0 * n**2 * p / h + n**3 / 3, "SPRING"
+    ),
+    "kronecker": Method(
+        _kronecker, lambda p, n, h: _around(p, n) + 36.0 * n * p + 40.0 * h**3, "Kronecker factors"
+    ),
+}  # fmt: skip
+
+
+def width(parameters: int) -> int:
+    """h with h² + (INPUTS + ACTIONS + 2)h + 2·ACTIONS ≈ P."""
+    b = INPUTS + ACTIONS + 2
+    return max(1, round((-b + (b * b + 4 * (parameters - 2 * ACTIONS)) ** 0.5) / 2))
+
+
+def cell(method: str, parameters: int, samples: int) -> dict[str, Any]:
+    """One step of a method in this process: compiled, then run until it has taken five seconds or five repeats."""
+    import jax
+
+    if method == "imports":
+        import steepest as st
+
+        jax.block_until_ready(jax.numpy.zeros(1) + 1)
+        _ = st.npg()
+        return {"peak_mib": _peak()}
+    import equinox as eqx
+    import numpy as np
+
+    from steepest.algorithms.algorithm import update
+    from steepest.errors import UsageError
+
+    policy, batch = problem(parameters, samples)
+    algorithm = METHODS[method].build()
+    state = algorithm.init(policy)
+    start = time.perf_counter()
+    try:
+        program = eqx.filter_jit(update).lower(algorithm, policy, state, batch, None).compile()
+    except UsageError as error:
+        return {"peak_mib": _peak(), "status": f"refused: {error}"}
+    row: dict[str, Any] = {"compile_seconds": time.perf_counter() - start}
+    seconds: list[float] = []
+    info: Any = None
+    while len(seconds) < 5 and sum(seconds) < 5:
+        start = time.perf_counter()
+        _, state, info = jax.block_until_ready(program(algorithm, policy, state, batch, None))
+        seconds.append(time.perf_counter() - start)
+    assert info is not None
+    row |= {"seconds": min(seconds), "median": float(np.median(seconds)), "repeats": len(seconds), "peak_mib": _peak()}
+    reached = {"iterations": int(info.iterations), "residual": float(info.residual)}
+    return row | reached | {"status": "accepted" if bool(info.accepted) else f"reason {int(info.reason)}"}
+
+
+def problem(parameters: int, samples: int) -> tuple[Any, Any]:
+    """(policy of about as many parameters, a batch of its own actions with advantages that know nothing)."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from steepest.batch import Batch
+    from steepest.policies import MlpGaussian
+
+    hidden = width(parameters)
+    policy = MlpGaussian(INPUTS, ACTIONS, (hidden, hidden), key=jax.random.key(0))
+    layers = policy.net.layers
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(samples, INPUTS)).astype(np.float32)
+    x = obs
+    for layer in layers[:-1]:
+        x = np.tanh(x @ np.asarray(layer.weight))
+    mean = x @ np.asarray(layers[-1].weight)
+    noise = rng.normal(size=mean.shape).astype(np.float32)
+    one = np.ones((samples, 1), np.float32)
+    columns = (
+        obs,
+        one[:, 0] / samples,
+        (mean + np.exp(np.asarray(policy.log_std)) * noise)[:, None],
+        one,
+        rng.normal(size=(samples, 1)).astype(np.float32),
+        np.arange(samples, dtype=np.int32),
+    )
+    return policy, Batch(*map(jnp.asarray, columns))
+
+
+def _peak() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run() -> None:
+    """Do every cell that has no row yet."""
+    TABLE.parent.mkdir(exist_ok=True)
+    rows = read() if TABLE.exists() else []
+    done = {(row["method"], int(row["parameters"]), int(row["samples"])) for row in rows}
+    cells = [(m, p, n) for m in METHODS for p in PARAMETERS for n in SAMPLES]
+    for method, p, n in [("imports", 0, 0), *cells]:
+        if (method, p, n) in done:
+            continue
+        row = {"method": method, "parameters": p, "samples": n} | (_skipped(method, p, n, rows) or _apart(method, p, n))
+        row = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in (row | _where()).items()}
+        rows.append(row)
+        new = not TABLE.exists()
+        with TABLE.open("a", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n", restval="")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        print(method, p, n, row.get("seconds", ""), row.get("peak_mib", ""), row.get("status", ""), flush=True)
+
+
+def _skipped(method: str, p: int, n: int, rows: list[dict[str, str]]) -> dict[str, Any] | None:
+    """The row of a cell that would take too long or too much memory; None for one to be run."""
+    if method == "imports":
+        return None
+    before = [row for row in rows if row["method"] == method and row.get("seconds")]
+    if not before:
+        return None
+    operations = METHODS[method].operations
+    def work(row: dict[str, str]) -> float:
+        size, samples = int(row["parameters"]), int(row["samples"])
+        return operations(size, samples, width(size))
+    largest = max(before, key=work)
+    seconds = float(largest["seconds"]) * operations(p, n, width(p)) / work(largest)
+    refused = any(row["method"] == method and row["status"].startswith("refused") and int(row["samples"]) <= n for row in rows)
+    if seconds > LIMIT and not refused and not (method in ("sample-space", "spring") and n > 8_192):
+        return {"status": f"not run: estimated at {seconds:.0f} s a step"}
+    return None
+
+
+def _apart(method: str, p: int, n: int) -> dict[str, Any]:
+    """`cell` in a process of its own."""
+    command = [sys.executable, __file__, "--cell", method, str(p), str(n)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        return {"status": f"failed with {done.returncode}: {last[:200]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _where() -> dict[str, Any]:
+    from steepest.runs.meta import git_commit, versions
+
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": (git_commit() or {}).get("commit", ""),
+        "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
+    }
+
+
+def read() -> list[dict[str, str]]:
+    """The rows of the CSV."""
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--figure", action="store_true", help="only rebuild the figure and the table")
+    parser.add_argument("--cell", nargs=3, metavar=("METHOD", "P", "N"), help="one cell in this process")
+    arguments = parser.parse_args()
+    if arguments.cell:
+        method, p, n = arguments.cell
+        print(json.dumps(cell(method, int(p), int(n))))
+        return
+    if not arguments.figure:
+        run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Worlds that can be put back into a state, which rollouts from states that were visited before need.
+
+    states = world.get_state()              where the environments stand: opaque snapshots, on the host
+    world.set_state(states, seeds)          environment i stands where states[i] was taken
+    world.advance(action, running)          a step of some of the environments, none of which resets itself
+
+What follows a state is the same to the bit each time, for the same actions: the random numbers of an environment are
+part of its state. With seeds they start anew, the same for equal seeds: common random numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from steepest.errors import UsageError
+from steepest.worlds.world import Transition, World
+
+_INSTEAD = (
+    "single path needs no such thing: leave the scheme at single-path; or give the unwrapped environment two methods, "
+    "get_state() → state and set_state(state)"
+)
+
+
+class SettableWorld(Protocol):
+    """The part of a world that vine uses: B environments, and where they stand."""
+
+    name: str
+    envs: int
+
+    @property
+    def obs(self) -> np.ndarray:
+        """[B,…] as in `World`."""
+        ...
+
+    def get_state(self, envs: Sequence[int] | None = None) -> list[Any]:
+        """Snapshots of the environments `envs`, or of all, which later steps leave as they are.
+
+        An environment whose next step is a ghost row gives a state in which it still is.
+        """
+        ...
+
+    def set_state(self, states: Sequence[Any], seeds: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Put environment i where states[i] was taken, in this or another environment of the world.
+
+        states: [B].  seeds: [B] in [0, 2³²): the environment's own random numbers start anew from there, equal ones for
+        equal seeds. Without them they go on as they did after the snapshot.
+
+        Returns `obs`, that of the states. Raises UsageError for another number of states or seeds.
+        """
+        ...
+
+    def advance(self, action: np.ndarray, running: np.ndarray) -> Transition:
+        """Take action [B,…] in the environments where running [B]: the others stand still, with valid = False.
+
+        Nothing resets itself: an environment that ended must be set again before it is stepped. Raises RunError where
+        an environment breaks.
+        """
+        ...
+
+
+def settable(world: World) -> SettableWorld:
+    """The world as one that can be put back into a state, tried out: it stands after a reset.
+
+    Settable are finite MDPs, and Gymnasium environments in this process of which a snapshot can be taken: MuJoCo's,
+    those whose state is in plain attributes, as in classic control, and those with get_state and set_state.
+
+    Raises UsageError for any other world, and for one that goes on differently after it was put back.
+    """
+    found: Any = world
+    if world.backend == "gymnasium":
+        from steepest.worlds.gymnasium_state import GymnasiumStates
+
+        found = GymnasiumStates(world)
+    if not all(callable(getattr(found, name, None)) for name in ("get_state", "set_state", "advance")):
+        raise refusal(world.name, f"a world of the backend {world.backend!r} has no way to be put back into a state")
+    if not _replays(world, found):
+        raise refusal(world.name, "what follows a state is not the same after the environment was put back into it")
+    return found
+
+
+def refusal(name: str, why: str) -> UsageError:
+    """The error for a world that cannot be put back into a state: why, and what to do instead."""
+    return UsageError(f"{name}: {why}; {_INSTEAD}")
+
+
+def _replays(world: World, states: SettableWorld, before: int = 5, after: int = 8) -> bool:
+    """Whether every environment goes on from a state of the first as the first did, to the bit."""
+    space = copy.deepcopy(world.action_space)
+    space.seed(0)
+    start = int(getattr(space, "start", 0))  # policies count from 0
+    actions = [np.stack([np.asarray(space.sample()) - start] * world.envs) for _ in range(before + after)]
+    actions = [a if a.dtype.kind in "iu" else np.clip(a, -10, 10) for a in actions]  # bounds can be anything
+    world.reset(0)
+    own = states.get_state()  # a snapshot holds what an environment was made with, too: give each its own again
+    for action in actions[:before]:
+        world.step(action)
+    if not _running(states):  # the first step of an episode will do
+        world.reset(0)
+    snapshot = states.get_state([0])[0]
+
+    def follow(running: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        seen: list[tuple[np.ndarray, ...]] = [(states.obs.copy(),)]
+        for action in actions[before:]:
+            transition = states.advance(action, running)
+            seen.append(tuple(np.where(_rows(running, x), x, 0) for x in transition))
+            running = running & ~(transition.terminated | transition.truncated)
+        return seen
+
+    every = np.ones(states.envs, bool)
+    first = follow(np.arange(states.envs) == 0)
+    states.set_state([snapshot] * states.envs)
+    second = follow(every)
+    states.set_state([snapshot] * states.envs, [7] * states.envs)
+    common = follow(every)
+    same = all(
+        np.array_equal(x[0], y[0]) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True)
+    )
+    alike = all((x == x[:1]).all() for row in common for x in row)
+    states.set_state(own)
+    return same and alike
+
+
+def _running(states: SettableWorld) -> bool:
+    """Whether the next step of the first environment is one, and no reset."""
+    return not getattr(states.get_state([0])[0], "ended", False)
+
+
+def _rows(running: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return running.reshape(-1, *[1] * (like.ndim - 1))
