@@ -46,6 +46,12 @@ class Study:
     figure: str | None = None
 
 
+VINE = {
+    "vine": ["--scheme", "vine"],
+    "single path": ["--scheme", "single-path"],
+}
+"""Simulator steps, trunk and branches, are what both have as many of."""
+
 STUDIES = {
     "hopper": Study(
         "Hopper-v5",
@@ -83,6 +89,8 @@ STUDIES = {
         {name: ["--algorithm", name] for name in ("npg", "covariant", "natural-actor-critic")},
         (0, 1, 2),
     ),
+    "hopper-vine": Study("Hopper-v5", 300_000, VINE, (0, 1, 2)),
+    "swimmer-vine": Study("Swimmer-v5", 300_000, VINE, (0, 1, 2)),
     "halfcheetah": Study("HalfCheetah-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, (0, 1, 2)),
 }
 

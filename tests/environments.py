@@ -98,6 +98,30 @@ class Spaces(Counting):
         self.action_space = action_space or self.action_space
 
 
+class Effort(gymnasium.Env):
+    """Hold x near 0: the reward is −x², and the cost a², of 50 steps of x ← x + a/2 + N(0, 0.2²) from x = 2.
+
+    With a = −kx and m_t = E x_t², m_0 = 4 and m_{t+1} = (1 − k/2)²·m_t + 0.04: the return is −Σ_{t=1}^{50} m_t and the
+    cost k²·Σ_{t=0}^{49} m_t. The best gain, 2, costs 24; of a cost of 6, 0.8 makes the most.
+    """
+
+    def __init__(self, costs: bool = True):
+        self.observation_space: Space[Any] = Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space: Space[Any] = Box(-5.0, 5.0, (1,), np.float32)
+        self.costs = costs
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count, self.place = 0, 2.0
+        return np.array([self.place, 0.0]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        self.place += 0.5 * float(action[0]) + 0.2 * self.np_random.normal()
+        info = {"cost": float(action[0]) ** 2} if self.costs else {}
+        return np.array([self.place, self.count / 50]), -(self.place**2), self.count == 50, False, info
+
+
 def vector(envs: Sequence[gymnasium.Env], mode: AutoresetMode) -> SyncVectorEnv:
     """The given environments as one vector environment in one autoreset mode."""
     return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=mode)

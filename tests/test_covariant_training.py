@@ -16,7 +16,8 @@ import steepest as st
 from steepest.algorithms import covariant, methods, natural_actor_critic, q_npg
 from steepest.geometry import trajectory
 from steepest.spaces import Box, Discrete
-from steepest.training.assembly import build_algorithm, build_learner
+from steepest.training.assembly import build_learner
+from steepest.training.composition import build_algorithm
 from steepest.training.config import UpdateConfig, with_settings
 from steepest.training.presets import resolve
 

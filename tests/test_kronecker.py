@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometry_problems import in_dtype, problem
 
 import steepest as st
+from geometry_problems import in_dtype, problem
 from steepest import parameters
 from steepest.batch import Batch
 from steepest.distributions import Categorical, DiagonalGaussian, UnitGaussian
@@ -42,7 +42,7 @@ class OneLayer(eqx.Module):
 
 
 class Image(eqx.Module):
-    """[4,4,2] ↦ a unit Gaussian whose mean is a convolution [3,3,2]: positions do not mix, so KFC's assumptions hold."""
+    """[4,4,2] ↦ a unit Gaussian whose mean is a convolution [3,3,2]: positions do not mix, as KFC assumes."""
 
     conv: Conv
 
@@ -84,11 +84,17 @@ def normal(*shape: int, seed: int = 2) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@eqx.filter_jit
+def dense(policy: Any, batch: Batch, metric: Any) -> tuple[Any, Any]:
+    local = linearise(policy, batch.obs)
+    ours = metric.operator(local, batch).direction
+    return ours.matrix(local.params), fisher.operator(local, batch).matrix(local.params)
+
+
 def matrices(policy: Any, batch: Batch, metric: Any = kronecker) -> tuple[np.ndarray, np.ndarray]:
     """(the blocks' matrix, F), dense."""
-    local = linearise(policy, batch.obs)
-    direction = metric.operator(local, batch).direction
-    return np.asarray(direction.matrix(local.params)), np.asarray(fisher.operator(local, batch).matrix(local.params))
+    ours, f = dense(policy, batch, metric)
+    return np.asarray(ours), np.asarray(f)
 
 
 def layer_mask(policy: Any, batch: Batch) -> np.ndarray:
@@ -119,9 +125,9 @@ def brute_force(policy: Any, batch: Batch) -> list[np.ndarray]:
         return jax.nn.log_softmax(x), inputs
 
     zeros = [jnp.zeros_like(layer.bias) for layer in layers]
+    sample = jax.jit(lambda obs: (*outputs(zeros, obs), jax.jacobian(lambda s: outputs(s, obs)[0])(zeros)))
     for obs, w in zip(batch.obs, batch.weight, strict=True):
-        log_probs, inputs = outputs(zeros, obs)
-        scores = jax.jacobian(lambda s, obs=obs: outputs(s, obs)[0])(zeros)  # [A, out] for each layer
+        log_probs, inputs, scores = jax.tree.map(np.asarray, sample(obs))  # scores: [A, out] for each layer
         for i, x in enumerate(inputs):
             bar = np.append(x, 1.0)
             a[i] += w * np.outer(bar, bar)
@@ -230,13 +236,14 @@ def test_weight_or_bias_may_be_missing(policy: Any) -> None:
 @pytest.mark.claim("KF2")
 def test_random_rows_and_taken_actions_tend_to_the_expectation() -> None:
     policy, batch = in_dtype(problem("mlp-categorical"), jnp.float64)
-    local = linearise(policy, batch.obs)
     exact, _ = matrices(policy, batch)
     scale = np.linalg.norm(exact)
 
-    def drawn(count: int, key: Any) -> np.ndarray:
+    @eqx.filter_jit
+    def drawn(count: int, key: Any) -> Any:
+        local = linearise(policy, batch.obs)
         metric, _ = Kronecker(rows=Probes(count)).begin((), Moment(local, batch, key, jnp.asarray(0)))
-        return np.asarray(metric.blocks.matrix(local.params))
+        return metric.blocks.matrix(local.params)
 
     keys = jax.random.split(jax.random.key(0), 16)
     few = [np.linalg.norm(drawn(4, k) - exact) / scale for k in keys[:8]]
@@ -244,7 +251,7 @@ def test_random_rows_and_taken_actions_tend_to_the_expectation() -> None:
     assert 4 < np.mean(few) / np.mean(many) < 16  # √64 = 8
 
     whole = batch._replace(  # every action with its probability: the scores' mean is the expectation
-        action=jnp.tile(jnp.arange(3), (len(batch.weight), 1)), action_weight=local.distribution.probs
+        action=jnp.tile(jnp.arange(3), (len(batch.weight), 1)), action_weight=jax.vmap(policy)(batch.obs).probs
     )
     ours, _ = matrices(policy, whole, Kronecker(rows=taken_actions))
     np.testing.assert_allclose(ours, exact, rtol=1e-10, atol=1e-14)
@@ -263,9 +270,8 @@ def test_masked_rows_count_for_nothing_whatever_is_in_them() -> None:
         policy, batch = in_dtype(problem(kind), jnp.float64)
         spoilt = batch._replace(obs=batch.obs.at[3].set(jnp.nan))
         for metric in (kronecker, Kronecker(rows=taken_actions)):
-            local, other = linearise(policy, batch.obs), linearise(policy, spoilt.obs)
-            ours = metric.operator(local, batch).direction.matrix(local.params)
-            np.testing.assert_array_equal(metric.operator(other, spoilt).direction.matrix(local.params), ours)
+            ours, _ = matrices(policy, batch, metric)
+            np.testing.assert_array_equal(matrices(policy, spoilt, metric)[0], ours)
 
 
 def test_parameter_of_no_layer_is_named() -> None:
@@ -290,4 +296,4 @@ def test_every_kind_of_policy_gives_blocks() -> None:
         assert len(operator.blocks) == len(jax.tree.leaves(parameters.split(policy)[0])) // 2 + isinstance(
             policy, MlpGaussian
         )
-    assert every_row(linearise(policy, batch.obs)).count == 4
+    assert every_row(linearise(policy, batch.obs)).number == 4

@@ -51,7 +51,9 @@ def blocks(rank: int | None = None) -> tuple[KroneckerBlocks, np.ndarray]:
     for weight, bias, rows, out in LAYERS:
         a, g = covariance(rows, rows, rank and min(rank, rows)), covariance(out, 10 + out, rank and min(rank, out))
         made.append(Block(weight, bias, factor(jnp.asarray(a)), factor(jnp.asarray(g))))
-        start = at[bias if weight is None else weight]  # weight and bias lie side by side in the flat vector
+        start = at[
+            min(n for n in (weight, bias) if n is not None)
+        ]  # weight and bias lie side by side in the flat vector
         dense[start : start + rows * out, start : start + rows * out] = np.kron(a, g)
     return KroneckerBlocks(tuple(made)), dense
 

@@ -135,11 +135,11 @@ class TestPitfall11:
             return watched
 
         def watch_update(
-            self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, branches: Any
+            self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, *rest: Any
         ) -> Any:
             calls.append((rollout, acted, refreshed))
             fitting.append(key)
-            return update(self, state, rollout, acted, refreshed, scale, key, branches)
+            return update(self, state, rollout, acted, refreshed, scale, key, *rest)
 
         monkeypatch.setattr(collecting, "compile_actor", watch_actor)
         monkeypatch.setattr(Learner, "update", watch_update)

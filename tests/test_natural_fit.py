@@ -172,15 +172,15 @@ def test_levenberg_marquardt() -> None:
     """λ falls where the model holds, grows where a step is refused, and stays between its bounds."""
     obs, target, weight = (x.astype(jnp.float32) for x in problem())
     affine = Affine(jnp.zeros(3), jnp.zeros(()))
-    fitter = NaturalFit(1, damping=0.1, factor=2.0, bounds=(0.04, 0.3), step=trust_region(0.01))
-    state = fitter.init(affine)
-    for expected in (0.05, 0.04, 0.04):
-        affine, state, _ = fit(fitter, affine, obs, target, weight, state)
-        np.testing.assert_allclose(state.damping, expected)
-    backwards = dataclasses.replace(fitter, solver=Backwards())
+    fitter = NaturalFit(1, damping=0.04, factor=2.0, largest=0.3, step=trust_region(0.01))
+    backwards, state = dataclasses.replace(fitter, solver=Backwards()), fitter.init(affine)
     for expected in (0.08, 0.16, 0.3, 0.3):
         affine, state, info = fit(backwards, affine, obs, target, weight, state)
         assert not info.kept
+        np.testing.assert_allclose(state.damping, expected)
+    for expected in (0.15, 0.075, 0.04, 0.04):
+        affine, state, info = fit(fitter, affine, obs, target, weight, state)
+        assert info.kept
         np.testing.assert_allclose(state.damping, expected)
 
 
@@ -239,7 +239,15 @@ def test_both_fits_are_fits() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"iterations": 0}, {"rows": 0}, {"damping": -1.0}, {"damping": np.inf}, {"factor": 0.5}, {"bounds": (2.0, 1.0)}],
+    [
+        {"iterations": 0},
+        {"rows": 0},
+        {"damping": -1.0},
+        {"damping": np.inf},
+        {"factor": 0.5},
+        {"largest": np.inf},
+        {"damping": 2.0},
+    ],
 )
 def test_bad_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="critic"):

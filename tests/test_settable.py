@@ -38,7 +38,7 @@ def follow(world: Any, chosen: list[np.ndarray]) -> list[Any]:
 
 
 def same(one: list[Any], other: list[Any]) -> bool:
-    flat = [[x for obs, step, after in rows for x in (obs, *step, after)] for rows in (one, other)]
+    flat = [[x for obs, step, after in rows for x in (obs, *step, after) if x is not None] for rows in (one, other)]
     return all(np.array_equal(x, y) for x, y in zip(*flat, strict=True))
 
 

@@ -23,7 +23,8 @@ from steepest.critics import AdamFit
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
-from steepest.training.assembly import build_algorithm, build_learner
+from steepest.training.assembly import build_learner
+from steepest.training.composition import build_algorithm
 from steepest.training.config import UpdateConfig, from_record, to_record, with_settings
 from steepest.training.learner import Learner
 from steepest.training.presets import resolve
@@ -404,7 +405,9 @@ class TestConfig:
         assert build_algorithm("trpo", UpdateConfig(cg_iterations=7)) == st.trpo(solver=cg)
         assert build_algorithm("npg", UpdateConfig(cg_iterations=7)) == st.npg(solver=st.Automatic(7))
         assert build_algorithm("npg", UpdateConfig(solver="direct")) == st.npg(solver=st.Direct())
-        assert build_algorithm("npg", UpdateConfig(solver="sample-space")) == st.npg(solver=st.SampleSpace())
+        assert build_algorithm("npg", UpdateConfig(solver="sample-space", metric="fisher")) == st.npg(
+            solver=st.SampleSpace()
+        )
 
     def test_every_setting_of_the_learner_reaches_it(self) -> None:
         settings = {"gamma": 0.9, "gae_lambda": 0.8, "centre_advantages": False}

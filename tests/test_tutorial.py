@@ -10,10 +10,12 @@ import pytest
 
 import steepest as st
 
-PAGES = sorted((Path(__file__).parent.parent / "docs" / "tutorial").glob("*.md"))
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted((DOCS / "tutorial").glob("*.md"))
+BESIDE = [DOCS / "own-metric.md"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES + BESIDE, ids=lambda page: page.stem)
 def test_a_page_of_the_tutorial_says_what_its_lines_print(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

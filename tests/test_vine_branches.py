@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,7 @@ def test_VINE2_returns_discounts_and_steps_of_branches_are_those_of_a_countable_
         alone.step(np.zeros(3, int))
     for _ in range(8):
         ours, theirs = world.step(np.zeros(3, int)), alone.step(np.zeros(3, int))
-        assert all(np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
+        assert all(np.array_equal(x, y) for x, y in zip(ours[:5], theirs[:5], strict=True))
 
 
 def test_a_trunk_of_many_ghosts_gives_masked_rows_and_no_branches_from_them() -> None:
@@ -93,7 +95,8 @@ def test_VINE3_common_random_numbers_reduce_the_variance_of_differences(env: str
     world = GymnasiumWorld(vector([Walk() for _ in range(8)], AutoresetMode.NEXT_STEP)) if walk else make_world(env, 8)
     states = settable(world)
     world.reset(3)
-    size = world.action_space.shape[0]
+    space: Any = world.action_space
+    size = space.shape[0]
     for _ in range(5 if not walk else 0):
         world.step(np.zeros((8, size), np.float32))
 

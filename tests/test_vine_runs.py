@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import steepest as st
 from environments import Counting
+from steepest.batch import Batch
+from steepest.critics import MlpValue
 from steepest.geometry import self_normalised
+from steepest.normaliser import Scaling
 from steepest.parameters import split
 from steepest.policies import MlpGaussian
 from steepest.sampling.rollout import Collector
-from steepest.sampling.vine import Vine
-from steepest.spaces import describe
+from steepest.sampling.vine import Branches, Vine
+from steepest.spaces import Box, describe
 from steepest.training.assembly import build_learner
 from steepest.training.collecting import SinglePath, VinePath, build_gather
 from steepest.training.config import with_settings
+from steepest.training.learner import _vine_batch
 from steepest.training.presets import resolve
 from steepest.worlds import make_world
 
@@ -55,11 +60,16 @@ def test_the_gathered_branches_are_those_of_the_policy_with_the_noise_of_their_s
     collector = Collector(world)
     collector.reset(0)
     params = split(policy)[0]
+    follow, drawn = gather._follow, []
+    gather._follow = lambda *given: (drawn.append(given[-2:]), follow(*given))[1]
     found = gather(collector, params, None, jax.random.key(1))
     assert found.branches.action.shape == (8, 3, 1)
     assert len(np.unique(found.branches.action)) == 24
     assert found.branch_steps == 8 * 3 * 5
     assert found.steps == 4 * 16 + 120
+    shared = np.concatenate([seeds for seeds, t in drawn if t == 1]).reshape(8, 3)
+    assert (shared == shared[:, :1]).all()
+    assert len(np.unique(shared)) == 8
     obs = np.zeros((4, 3), np.float32)
     seeds = np.array([1, 1, 2, 3], np.uint32)
     draw = [np.asarray(gather._follow(params, None, obs, jax.random.key(0), seeds, np.int32(t))) for t in (1, 2)]
@@ -97,6 +107,31 @@ def test_a_run_counts_the_steps_of_trunk_and_branches_and_compiles_once(env: str
         assert st.resume(run.path, steps=1400).steps >= 1400
 
 
+def test_the_critic_stands_for_the_rest_of_a_branch_in_raw_units_as_the_statistics_say_that_acted() -> None:
+    """Known in NumPy: Q̂ = Σ γⁱr + γ^ℓ·σ_R·V((s_ℓ − shift)·scale), less the mean of the other actions'."""
+    rng = np.random.default_rng(0)
+    acted, reward_scale = Scaling(np.array([0.5], np.float32), np.array([2.0], np.float32)), np.float32(3.0)
+    policy = st.MlpGaussian(1, 1, (4,), key=jax.random.key(0))
+    critic = MlpValue(1, (4,), key=jax.random.key(1))
+    state = build_learner(resolve(st.TrainConfig("X"), Box(np.zeros(1), np.ones(1))), st.trpo()).init(policy, critic)
+    obs, last = rng.normal(size=(6, 1)).astype(np.float32), rng.normal(size=(2, 3, 1)).astype(np.float32)
+    seen = np.asarray(acted(obs))
+    one, row = np.ones((6, 1), np.float32), np.array([4, 1])
+    trunk = Batch(seen, np.full(6, 1 / 6, np.float32), one[..., None], one, one, np.arange(6))
+    reward, discount = rng.normal(size=(2, 2, 3)).astype(np.float32)
+    discount[0, 1] = 0.0
+    action = rng.normal(size=(2, 3, 1)).astype(np.float32)
+    branches = Branches(row, obs[row], action, reward, discount, last, np.ones(2, bool), False)
+    batch = _vine_batch(state, branches, trunk, acted, jnp.asarray(reward_scale))
+    value = np.array([[float(critic(jnp.asarray((x - 0.5) * 2))) for x in state_] for state_ in last])
+    q = reward + discount * 3.0 * value
+    expected = np.zeros((6, 3))
+    expected[row] = (q - (q.sum(axis=1, keepdims=True) - q) / 2) * 6 / 2  # two of six rows have advantages
+    np.testing.assert_allclose(batch.advantage, expected, atol=1e-5)
+    np.testing.assert_array_equal(batch.action[row], action)
+    np.testing.assert_array_equal(batch.obs, seen)
+
+
 def test_settings_of_the_vine_reach_it() -> None:
     world = make_world("CartPole-v1", 4)
     policy = st.MlpCategorical(4, 2, key=jax.random.key(0))
@@ -128,6 +163,7 @@ class Opaque(Counting):
         ("CartPole-v1", {"vine": {"states": 0}}, r"vine\.states must be at least 1, got 0"),
         ("CartPole-v1", {"vine": {"states": 65}}, r"at most the 4 environments × 16 steps = 64 rows.*got 65"),
         ("CartPole-v1", {"scheme": "single-path"}, r"vine\.states says nothing of a single path: add --scheme vine"),
+        ("CartPole-v1", {"algorithm": "covariant"}, r"covariant measures whole paths, and a vine has none"),
         ("CartPole-v1", {"scheme": "wine"}, r"must be one of 'single-path', 'vine', got 'wine'"),
     ],
 )
@@ -135,7 +171,7 @@ def test_what_makes_no_vine_is_refused_before_anything_is_written(
     env: Any, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(st.UsageError, match=message):
-        st.train(env, "trpo", out=tmp_path / "run", **{**SMALL, **settings})
+        st.train(env, out=tmp_path / "run", **{"algorithm": "trpo", **SMALL, **settings})
     assert not (tmp_path / "run").exists()
 
 

@@ -24,6 +24,7 @@ class Rollout(NamedTuple):
     terminated: [T,B] the successor is absorbing, its value 0.
     truncated: [T,B] the episode was cut; the successor has a value and is bootstrapped.
     valid: [T,B] False for ghost rows, in which a vector environment reset itself and ignored the action.
+    cost: [T,B] float32, raw, as in a `Transition`; None for a world that reports none.
     """
 
     obs: Any
@@ -33,6 +34,7 @@ class Rollout(NamedTuple):
     terminated: Any
     truncated: Any
     valid: Any
+    cost: Any = None
 
 
 class Cost(NamedTuple):

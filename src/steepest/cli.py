@@ -1,5 +1,5 @@
-"""The command line: train, resume, evaluate, reproduce. Its options are the fields of the dataclasses here and of
-`TrainConfig`.
+"""The command line: train, resume, evaluate, diagnose, reproduce. Its options are the fields of the dataclasses here
+and of `TrainConfig`.
 
 Exit codes: 0 done; 1 something outside broke (an environment, a file, a disk); 2 wrong usage; 128 + n stopped by signal
 n after the iteration was finished and saved (130 SIGINT, 143 SIGTERM).
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from steepest.errors import RunError, UsageError
 from steepest.reproduce.registry import EXPERIMENTS
 from steepest.training.config import TrainConfig
+from steepest.training.whole_numbers import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,42 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Diagnose:
+    """Find out why a run behaves as it does: trust reports, noise of the gradient, spectrum, residuals, steps."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    rows: int | None = None
+    """Rows to collect with the last policy, in whole batches of the run's size. Default: 16 batches."""
+    seed: int = 0
+    """Of the environments and actions of those."""
+    out: Path | None = None
+    """The folder for figures, diagnosis.json and diagnosis.md. Default: RUN/diagnosis."""
+    env: str | None = None
+    """Another environment than the run's; needed if the run's id has a module prefix."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.training.diagnose import diagnose
+
+        _cache_compilations()
+        silent = self.output.quiet or self.output.json
+        progress = (lambda what: None) if silent else (lambda what: print(what, file=sys.stderr, flush=True))
+        data = diagnose(self.run, rows=self.rows, seed=self.seed, env=self.env, progress=progress)
+        from steepest.reports.diagnosis import write_diagnosis
+
+        out = self.run / "diagnosis" if self.out is None else self.out
+        record = write_diagnosis(data, out)
+        if self.output.json:
+            print(json.dumps({"out": str(out), **{k: record[k] for k in ("run", "numbers", "findings")}}))
+            return 0
+        if not silent:
+            print("\n".join(" ".join(filter(None, (f["says"], f["advice"]))) for f in record["findings"]))
+        print(out / "diagnosis.md")
+        return 0
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Make an experiment of the lecture or the papers again: figure, numbers, sentences, and an index page."""
 
@@ -157,6 +193,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "resume": Resume,
     "evaluate": Evaluate,
+    "diagnose": Diagnose,
     "reproduce": Reproduce,
 }
 
@@ -175,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog="steepest",
             description="Natural policy optimisation: policy gradient, NPG and TRPO.",
             args=arguments,
-            registry=_numbers(),
+            registry=whole_numbers(),
         )
         return command()
     except (UsageError, RunError) as error:
@@ -253,35 +290,6 @@ def _cache_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "steepest" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a threshold would make it depend on the load
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _numbers() -> ConstructorRegistry:
-    """Whole numbers may be written 1e6 or 1_000_000."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type is not int:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=lambda words: _whole(words[0]),
-            is_instance=lambda x: isinstance(x, int),
-            str_from_instance=lambda x: [str(x)],
-        )
-
-    return registry
-
-
-def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        value = float(word)
-        if not value.is_integer():
-            raise ValueError(f"{word} is not a whole number") from None
-        return int(value)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     spectrum    eigenvalues of F, and where in it the gradient lies
     line        KL(π_θ‖π_θ+βx) and the gain of the objective against ½β²xᵀFx and βgᵀx, for several lengths of step
 
-N₀ = tr Cov(∇ of one row)/‖g‖² is the noise scale of McCandlish et al. 2018, in rows: at n = N₀ the cosine is 0.71.
+N₀ = tr Cov(∇ of one row)/‖g‖² is the noise scale of McCandlish et al. 2018, in rows: at n = N₀ the cosine is about
+0.71, where the noise lies across g, as it does in many dimensions; in few the cosine is larger.
 Everything is in the precision of the policy, as in training; what comes out is NumPy.
 """
 
@@ -27,13 +28,24 @@ from steepest import trees
 from steepest.algorithms.algorithm import Algorithm
 from steepest.batch import Batch
 from steepest.distributions import Policy
-from steepest.geometry import Local, Metric, Objective, euclidean, fisher, linearise, mean_kl
+from steepest.geometry import (
+    Local,
+    Metric,
+    Moment,
+    Objective,
+    begun,
+    euclidean,
+    fisher,
+    initial,
+    linearise,
+    mean_kl,
+)
 from steepest.linear import ConjugateGradient, Operator
 from steepest.linear.lanczos import Ritz, Tridiagonal, pooled, random_starts, ritz, tridiagonalise
 from steepest.linear.residuals import residual_history
 from steepest.parameters import split
 
-_REFERENCE = ConjugateGradient(100, tolerance=1e-5)
+_REFERENCE = ConjugateGradient(50, tolerance=1e-3)
 _BASIS = 50_000_000  # numbers that Lanczos may keep
 
 
@@ -62,9 +74,9 @@ class Line(NamedTuple):
     gain_elsewhere: Float[Any, " D"]
 
 
-def batch_gradients(objective: Objective, policy: Policy, batches: Batch) -> Float[np.ndarray, "K P"]:
+def batch_gradients(algorithm: Algorithm, policy: Policy, batches: Batch) -> Float[np.ndarray, "K P"]:
     """∇L of K batches of one shape, float64.  batches: one `Batch` whose leaves have a first axis of K."""
-    return np.asarray(_batch_gradients(objective, policy, batches), np.float64)
+    return np.asarray(_batch_gradients(algorithm, policy, batches), np.float64)
 
 
 def cosines(
@@ -113,12 +125,13 @@ def natural_cosine(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The cosine of a direction x with (M + λI)⁻¹g of `batch`: (in the metric F of `batch`, Euclidean in θ).
 
-    batch: large, and without the rows that made x.  It is solved by up to 100 conjugate gradient iterations, so that
+    batch: large, and without the rows that made x.  It is solved by up to 50 conjugate gradient iterations, so that
     what an update's own solver leaves out counts against x.
     """
     local = linearise(policy, batch.obs)
-    gradient = algorithm.objective.gradient(local, batch).vector
-    y = _REFERENCE(algorithm.metric.operator(local, batch).damped(damping), gradient).x
+    objective, metric = _parts(algorithm, local, batch)
+    gradient = objective.gradient(local, batch).vector
+    y = _REFERENCE(metric.operator(local, batch).damped(damping), gradient).x
     form = fisher.operator(local, batch)
     fy = form(y)
     size = jnp.sqrt(form.quadratic(x) * form.quadratic(y))
@@ -137,7 +150,7 @@ def residual_curves(
 
 
 def spectrum(
-    objective: Objective, policy: Policy, batch: Batch, key: PRNGKeyArray, *, iterations: int = 60, probes: int = 4
+    algorithm: Algorithm, policy: Policy, batch: Batch, key: PRNGKeyArray, *, iterations: int = 60, probes: int = 4
 ) -> Spectrum:
     """Eigenvalues of the Fisher matrix on a batch, by Lanczos from the gradient and from random starts.
 
@@ -149,7 +162,7 @@ def spectrum(
     iterations = max(2, min(iterations, size, _BASIS // max(size, 1)))
     starts = random_starts(params, probes, key)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    runs: Any = jax.tree.map(np.asarray, _tridiagonals(objective, policy, batch, stacked, iterations))
+    runs: Any = jax.tree.map(np.asarray, _tridiagonals(algorithm, policy, batch, stacked, iterations))
     spectra = [ritz(Tridiagonal(*(x[k] for x in runs))) for k in range(probes + 1)]
     values, weights = pooled(spectra[1:])
     largest = max(itertools.chain([0.0], (one.values[-1] for one in spectra if len(one.values))))
@@ -169,17 +182,21 @@ def along(
     return Line(*(np.asarray(x, np.float64) for x in line))
 
 
-def metric_of(algorithm: Algorithm) -> Metric:
-    """The metric in which natural quantities are measured: Fisher for a method that has none."""
-    return fisher if algorithm.metric == euclidean else algorithm.metric
+def _parts(algorithm: Algorithm, local: Local, batch: Batch) -> tuple[Objective, Metric]:
+    """Objective and metric as in a first update: what they would carry on from others is not looked at."""
+    moment = Moment(local, batch, jax.random.key(0), jnp.zeros((), jnp.int32))
+    parts = (algorithm.objective, algorithm.metric)
+    objective, metric = (begun(part, initial(part, local.params), moment)[0] for part in parts)
+    return objective, metric
 
 
 def _direction(algorithm: Algorithm, local: Local, batch: Batch, damping: Any) -> tuple[Any, Any]:
-    gradient = algorithm.objective.gradient(local, batch)
+    objective, metric = _parts(algorithm, local, batch)
+    gradient = objective.gradient(local, batch)
     if algorithm.solver is None:
         return gradient.vector, gradient.vector
-    operator = algorithm.metric.operator(local, batch).damped(damping)
-    dual = algorithm.metric.dual(local, batch, gradient)
+    operator = metric.operator(local, batch).damped(damping)
+    dual = metric.dual(local, batch, gradient)
     return gradient.vector, algorithm.solver(operator, gradient.vector, dual).x
 
 
@@ -189,9 +206,10 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @eqx.filter_jit
-def _batch_gradients(objective: Objective, policy: Policy, batches: Batch) -> Float[Array, "K P"]:
+def _batch_gradients(algorithm: Algorithm, policy: Policy, batches: Batch) -> Float[Array, "K P"]:
     def one(batch: Batch) -> Array:
-        return trees.ravel(objective.gradient(linearise(policy, batch.obs), batch).vector)[0]
+        local = linearise(policy, batch.obs)
+        return trees.ravel(_parts(algorithm, local, batch)[0].gradient(local, batch).vector)[0]
 
     return jax.lax.map(one, batches)
 
@@ -199,17 +217,18 @@ def _batch_gradients(objective: Objective, policy: Policy, batches: Batch) -> Fl
 @eqx.filter_jit
 def _residual_curves(algorithm: Algorithm, policy: Policy, batch: Batch, lambdas: Array, iterations: int) -> Array:
     local = linearise(policy, batch.obs)
-    gradient = algorithm.objective.gradient(local, batch).vector
-    operator: Operator = metric_of(algorithm).operator(local, batch)
+    objective, metric = _parts(algorithm, local, batch)
+    gradient = objective.gradient(local, batch).vector
+    operator: Operator = (fisher if metric == euclidean else metric).operator(local, batch)
     solver = ConjugateGradient(iterations, tolerance=0.0)
     return jax.lax.map(lambda damping: residual_history(solver, operator.damped(damping), gradient), lambdas)
 
 
 @eqx.filter_jit
-def _tridiagonals(objective: Objective, policy: Policy, batch: Batch, starts: Any, iterations: int) -> Any:
+def _tridiagonals(algorithm: Algorithm, policy: Policy, batch: Batch, starts: Any, iterations: int) -> Any:
     local = linearise(policy, batch.obs)
     operator = fisher.operator(local, batch)
-    gradient = objective.gradient(local, batch).vector
+    gradient = _parts(algorithm, local, batch)[0].gradient(local, batch).vector
     every = jax.tree.map(lambda g, v: jnp.concatenate([g[None], v]), gradient, starts)
     return jax.lax.map(lambda start: tridiagonalise(operator, start, iterations), every)
 
@@ -221,13 +240,14 @@ def _along(
     local = linearise(policy, batch.obs)
     other = linearise(policy, elsewhere.obs)
     gradient, x = _direction(algorithm, local, batch, damping)
+    objective, _ = _parts(algorithm, local, batch)
     form, ascent = fisher.operator(local, batch).quadratic(x), trees.dot(gradient, x)
 
     def at(delta: Array) -> tuple[Array, ...]:
         beta = jnp.where(form > 0, jnp.sqrt(2 * delta / jnp.where(form > 0, form, 1.0)), 0.0)
         theta = trees.axpy(beta, x, local.params)
         new, there = local.predict(theta), other.predict(theta)
-        gain = algorithm.objective.gain
+        gain = objective.gain
         return (
             delta,
             mean_kl(local.distribution, new, batch.weight),

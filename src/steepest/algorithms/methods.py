@@ -21,6 +21,7 @@ import math
 from dataclasses import replace
 
 from steepest.algorithms.algorithm import Algorithm
+from steepest.algorithms.damping import Damping
 from steepest.geometry import (
     Constrained,
     Lagrangian,
@@ -110,7 +111,7 @@ def acktr(
     longest: float = math.inf,
     metric: Metric = kronecker,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
     step: Step | None = None,
 ) -> Algorithm:
     """ACKTR (Wu et al. 2017): NPG by Kronecker factors, with steps of Δ = min(η, √(2δ/xᵀFx))·x.
@@ -123,8 +124,8 @@ def acktr(
     Raises UsageError in an update of a policy with parameters that belong to no layer.
     """
     step = step or Normalised(delta, longest=longest)
-    natural = npg(delta, metric=metric, solver=solver or Factored(), damping=damping, step=step)
-    return replace(natural, name="acktr")
+    natural = npg(delta, metric=metric, solver=solver or Factored(), step=step)
+    return replace(natural, name="acktr", damping=damping)
 
 
 def trpo(

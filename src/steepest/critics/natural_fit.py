@@ -5,8 +5,8 @@
     x = (F + λκI)⁻¹ ∇L,  κ = F's curvature along ∇L                      Δ = βx,  β ≤ min(1, √(2δ/xᵀFx))
 
 Objective, metric, solver and step are the geometry's own, on a batch whose actions are the targets. The region is that
-of Schulman et al. 2016, eq. 29; a natural gradient for the critic of TRPO: Gebotys et al. 2022. λ follows Levenberg and
-Marquardt and is a number without unit, since F has that of σ and of the critic's features.
+of Schulman et al. 2016, section 5; a natural gradient for the critic of TRPO: Gebotys et al. 2022. λ follows Levenberg
+and Marquardt and is a number without unit, since F has that of σ and of the critic's features.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class NaturalFit:
     rows: rows of the batch that a step sees, drawn afresh for each; None for all of them.
     solver: how (F + λI)⁻¹∇L.
     step: how far.
-    damping: λ of the first step, in units of the curvature gᵀFg/gᵀg along the gradient; 0 for no damping ever.
-    factor, bounds: λ falls by this factor after a step that lowered the loss by more than ¾ of what the quadratic model
-        says, grows by it where that was less than ¼, and stays within the bounds; 1 for a λ that stays.
+    damping: the first and the least λ, in units of the curvature gᵀFg/gᵀg along the gradient; 0 for none ever.
+    factor, largest: λ grows by this factor, up to the largest, after a step that lowered the loss by less than ¼ of
+        what the quadratic model says, and falls by it where that was more than ¾. 1 for a λ that stays.
 
-    Raises UsageError for settings that are not positive.
+    Raises UsageError for settings that cannot be meant.
     """
 
     iterations: int = 1
@@ -76,15 +76,15 @@ class NaturalFit:
     step: Step = field(default_factory=lambda: trust_region(0.3))
     damping: float = 1e-3
     factor: float = 2.0
-    bounds: tuple[float, float] = (1e-3, 1.0)
+    largest: float = 1.0
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or (self.rows is not None and self.rows < 1):
             raise UsageError(f"the critic needs iterations, rows ≥ 1, got {self.iterations}, {self.rows}")
-        if not 0 <= self.damping < math.inf:
-            raise UsageError(f"the critic's damping must be a finite number ≥ 0, got {self.damping}")
-        if not self.factor >= 1 or not 0 < self.bounds[0] <= self.bounds[1] < math.inf:
-            raise UsageError(f"the critic needs factor ≥ 1 and 0 < bounds < ∞, got {self.factor}, {self.bounds}")
+        if not 0 <= self.damping <= self.largest < math.inf:
+            raise UsageError(f"the critic's damping must be ≥ 0 and at most {self.largest}, got {self.damping}")
+        if not self.factor >= 1:
+            raise UsageError(f"the critic's damping needs a factor ≥ 1, got {self.factor}")
 
     def init(self, critic: Critic) -> NaturalFitState:
         """λ before the first step."""
@@ -112,7 +112,6 @@ class NaturalFit:
         deviation = jnp.sqrt(jnp.where(loss > 0, loss, 1.0))
         before = Observed(critic, frozen(deviation))
         batch = targets_as_actions(obs, target / deviation, weight)
-
         params, rest = split(before)
 
         def iterate(carry: tuple[Any, Array], key: PRNGKeyArray) -> tuple[tuple[Any, Array], None]:
@@ -160,17 +159,16 @@ class NaturalFit:
         """Levenberg–Marquardt: λ by the actual over the predicted decrease. A refused step has a ratio of 0."""
         idle = (reason == Reason.NO_GRADIENT) | (reason == Reason.NONFINITE_GRADIENT)
         change = jnp.where(ratio > 0.75, 1 / self.factor, jnp.where(ratio < 0.25, self.factor, 1.0))
-        moved = jnp.clip(damping * change, *self.bounds).astype(damping.dtype)
-        return jnp.where(idle | (damping == 0), damping, moved)
+        moved = jnp.clip(damping * change, self.damping, self.largest).astype(damping.dtype)
+        return jnp.where(idle, damping, moved)
 
 
 def targets_as_actions(obs: Any, target: Float[Array, " N"], weight: Float[Array, " N"]) -> Batch:
-    """A regression as a batch, one action in each state: its target. Masked rows are 0, whatever is there."""
+    """A regression as a batch, one action in each state: its target. Masked observations are 0, whatever is there."""
     seen = weight > 0
     obs = jax.tree.map(lambda x: jnp.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype)), obs)
-    target = jnp.where(seen, target, 0.0)[:, None, None]
     ones = jnp.ones((len(weight), 1), weight.dtype)
-    return Batch(obs, _to_one(weight), target, ones, 0.0 * ones, jnp.zeros(len(weight), jnp.int32))
+    return Batch(obs, _to_one(weight), target[:, None, None], ones, 0.0 * ones, jnp.zeros(len(weight), jnp.int32))
 
 
 def _to_one(weight: Array) -> Array:

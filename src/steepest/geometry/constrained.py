@@ -10,7 +10,7 @@ is still the optimum of their plane, and δ is the KL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -41,8 +41,9 @@ def cost_batch(batch: Batch, needed_by: str) -> Batch:
 
 
 def needs_cost(part: Any) -> bool:
-    """Whether an objective, a metric or a step wants a batch with a `Cost`."""
-    return bool(getattr(part, "needs_cost", False))
+    """Whether a part of an algorithm, one within it, or an algorithm wants a batch with a `Cost`."""
+    within = [getattr(part, field.name) for field in fields(part)] if is_dataclass(part) else []
+    return bool(getattr(part, "needs_cost", False)) or any(map(needs_cost, within))
 
 
 @runtime_checkable
@@ -86,7 +87,7 @@ class _Plane(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """One point of the search. curvature: what the cost exceeded its linear model by, at most, for steps of radius R."""
+    """One point of the search. curvature: what the cost exceeded its linear model by at most, for a step of R."""
 
     tries: Array
     theta: Any

@@ -47,7 +47,7 @@ diagonal = FisherDiagonal()
 
 
 def _by_layers(local: Local, weight: Array) -> dict[int, Array]:
-    """The diagonal at the leaves of layers that are used at one position, by their numbers; as far as they are known."""
+    """The diagonal at the leaves of layers that are used at one position, by their numbers, as far as known."""
     try:
         tapped = local.taps()
     except UsageError:
@@ -59,7 +59,7 @@ def _by_layers(local: Local, weight: Array) -> dict[int, Array]:
         return [total + b**2 for total, b in zip(sums, cotangents, strict=True)], None
 
     shapes = [(len(weight), *tap.shape) for tap in tapped.taps]
-    squares, _ = jax.lax.scan(add, [jnp.zeros(shape, weight.dtype) for shape in shapes], jnp.arange(rows.count))
+    squares, _ = jax.lax.scan(add, [jnp.zeros(shape, weight.dtype) for shape in shapes], jnp.arange(rows.number))
     entries: dict[int, Array] = {}
     for tap, x, square in zip(tapped.taps, tapped.inputs, squares, strict=True):
         if tap.kind == "conv" or (tap.kind == "dense" and len(tap.shape) > 1):
@@ -88,7 +88,7 @@ def _by_rows(local: Local, numbers: list[int], weight: Array) -> dict[int, Array
         z, pull = jax.vjp(predict, [leaves[n] for n in numbers])
         size = jax.eval_shape(z.whiten, z).shape[0]
         gradients = jax.vmap(lambda y: pull(z.whiten_transpose(y))[0])(jnp.eye(size, dtype=weight.dtype))
-        return [jnp.where(w > 0, w * jnp.sum(g**2, axis=0), 0.0) for g in gradients]
+        return [w * jnp.sum(g**2, axis=0) for g in gradients]
 
     def add(sums: list[Array], chunk: Any) -> tuple[list[Array], None]:
         return [total + part.sum(axis=0) for total, part in zip(sums, jax.vmap(squares)(*chunk), strict=True)], None
@@ -99,12 +99,12 @@ def _by_rows(local: Local, numbers: list[int], weight: Array) -> dict[int, Array
 
 
 def _chunks(rows: Any) -> Any:
-    """[N,…] as [chunks, rows in one,…], filled up with copies of the first row of weight 0."""
+    """[N,…] as [chunks, rows in one,…]. In place of masked rows, and to fill up: the heaviest row, with weight 0."""
     obs, weight = rows
     count = len(weight)
     order = jnp.arange(-(-count // _ROWS_AT_A_TIME) * _ROWS_AT_A_TIME)
-    real = order < count
-    order = jnp.where(real, order, 0)
+    real = (order < count) & (weight[jnp.minimum(order, count - 1)] > 0)
+    order = jnp.where(real, order, jnp.argmax(weight))
 
     def cut(x: Any) -> Array:
         x = jnp.asarray(x)[order]

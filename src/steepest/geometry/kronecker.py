@@ -129,7 +129,7 @@ def _output_factors(tapped: Tapped, local: Local, rows: Rows, root: Array) -> li
         return flat.T @ flat / _positions(tap)
 
     zeros = [jnp.zeros((_width(tap), _width(tap)), root.dtype) for tap in tapped.taps]
-    return jax.lax.scan(add, zeros, jnp.arange(rows.count))[0]
+    return jax.lax.scan(add, zeros, jnp.arange(rows.number))[0]
 
 
 def _weighted(x: Array, root: Array) -> Array:

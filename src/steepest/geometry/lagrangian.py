@@ -2,8 +2,8 @@
 
     (L − ν·L_C)/(1 + ν)            I ← max(0, I + x)       ν = max(0, k_I·I + k_P·x + k_D·max(0, x − x_before))
 
-x is the excess c of the batch's cost. With k_I alone this is dual ascent on the Lagrangian; the other two terms damp
-the oscillation that it is known for (Stooke, Achiam & Abbeel 2020, PID Lagrangian).
+x is the excess c of the batch's cost, in spreads. With k_I alone this is dual ascent on the Lagrangian; the other terms
+damp the oscillation that it is known for (Stooke, Achiam & Abbeel 2020, PID Lagrangian).
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class Lagrangian:
     integral, proportional, derivative: the gains k_I, k_P, k_D. The excess is measured in spreads of the cost's
         advantages and ν in spreads of the reward's per spread of the cost's, both of the first batch: they are the same
         for every unit of either.
-    multiplier: ν within an update, raw reward units per unit of cost; not to be set.
+    multiplier, excess: ν, raw reward units per unit of cost, and c, within an update; not to be set.
 
     Reports `multiplier` and `cost_excess` among an update's details. Raises UsageError for gains that are negative, or
     all 0, and for a batch without costs. Where the excess is not finite, ν stays.
     """
 
     objective: Objective = expected_advantage
-    integral: float = 0.1
-    proportional: float = 0.0
+    integral: float = 0.5
+    proportional: float = 5.0
     derivative: float = 0.0
     multiplier: Any = None
     excess: Any = None

@@ -1,10 +1,10 @@
 """Whitened rows y with Σ_j E[y_j y_jᵀ] = I: what the output factors of a network are made of.
 
-    G = Σ_n w_n Σ_j b_nj b_njᵀ,  b_nj = pull-back of Rᵀy_nj            Σ_j E[Rᵀy_j y_jᵀR] = I(z)
+G = Σ_n w_n Σ_j b_nj b_njᵀ,  b_nj = pull-back of Rᵀy_nj            Σ_j E[Rᵀy_j y_jᵀR] = I(z)
 
-    every_row       y_j = e_j                 exact: the expectation over the actions is taken; k pull-backs
-    Probes(n)       y_j ~ N(0, I)/√n          unbiased, n pull-backs
-    taken_actions   y_j = √v_j·u(a_j)         the scores of the batch's own actions; m pull-backs, no draw
+every_row       y_j = e_j                 exact: the expectation over the actions is taken; k pull-backs
+Probes(n)       y_j ~ N(0, I)/√n          unbiased, n pull-backs
+taken_actions   y_j = √v_j·u(a_j)         the scores of the batch's own actions; m pull-backs, no draw
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from steepest.geometry.local import Local
 
 
 class Rows(NamedTuple):
-    """count: of rows.  row: j ↦ y_j at the N states, [N,k]."""
+    """number: of rows.  row: j ↦ y_j at the N states, [N,k]."""
 
-    count: int
+    number: int
     row: Callable[[Array], Float[Array, "N k"]]
 
 

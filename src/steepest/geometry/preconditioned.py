@@ -1,6 +1,6 @@
 """A metric with a rough copy of itself beside it, which is cheap to invert: fewer products in conjugate gradients.
 
-    M by N:     N⁻¹(M + λI)x = N⁻¹g        the same x, the same length of a step; N = diag(F), or Kronecker factors, + λI
+M by N:     N⁻¹(M + λI)x = N⁻¹g        the same x, the same length of a step; N = diag(F), or Kronecker factors, + λI
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the true residual of conjugate gradients falls: ‖b − (M + λI)x_k‖ / ‖b‖ for k = 0 … K.
 
-The recurrences are those of `ConjugateGradient`, with the same rules for stopping, after which x stays. Its own residual
-is the one that it carries along, which in float32 goes on falling where the true one no longer does.
+The recurrences are those of `ConjugateGradient`, with the same rules for stopping, after which x stays. Its own
+residual is the one that it carries along, which in float32 goes on falling where the true one no longer does.
 """
 
 from __future__ import annotations

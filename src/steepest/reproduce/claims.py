@@ -68,7 +68,8 @@ CLAIMS: dict[str, str] = {
     "B3": "Entropy-regularised NPG converges at a linear rate for 0 < η ≤ (1−γ)/τ.",
     "B4": "Finite horizon, softmax per step: V* − V^T ≤ (H ln|A|/α + H(H+1)/2)/T.",
     "B5": "Q-NPG: regress Q on uncentred features and add the weights; on a tabular softmax it is NPG.",
-    "LM": "λ shrinks where actual over predicted improvement exceeds 3/4, and grows where it is below 1/4 or no step was taken.",
+    "LM": "λ shrinks where actual over predicted improvement exceeds ¾, and grows where it is below ¼ or no step was "
+    "taken.",
     "B6": "η(π_new) ≥ L − 4εγ/(1−γ)²·α², α the largest total variation; TV² ≤ KL.",
     "VINE1": "An environment that was put back into a state goes on as it did, to the bit.",
     "VINE2": "Vine's estimates are unbiased; with every action and exact values its surrogate and gradient are exact.",
@@ -83,4 +84,12 @@ CLAIMS: dict[str, str] = {
     "MAXKL1": "The largest KL of any state stays within δ; the gain is Σwa²/(max a·Σwa) of the optimum's as δ → 0.",
     "PEN1": "The penalised step of the theory improves every time, and is far shorter than a trust region's.",
     "DEC1": "A decaying δ is the schedule that it says, in one compiled program.",
+    "CPO1": "The step of constrained policy optimisation is the optimum of its linear-quadratic problem, and the "
+    "recovery −√(2δ/bᵀH⁻¹b)H⁻¹b where that has none.",
+    "CPO2": "Exact constrained policy optimisation reaches the optimum of the linear programme, and comes back from "
+    "beyond the limit.",
+    "CPO3": "The linear programme over occupancies is the constrained optimum, its multiplier the price of the limit.",
+    "CPO4": "A degenerate constraint never gives NaN: θ is kept, with a reason.",
+    "CPO5": "The Lagrangian with a proportional term converges to the constrained optimum, and its price to the "
+    "multiplier; by dual ascent alone it oscillates.",
 }

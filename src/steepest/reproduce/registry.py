@@ -19,6 +19,7 @@ EXPERIMENTS = (  # in the order of the index page; the module has underscores in
     "kakade-tetris",
     "bagnell-covariant",
     "rates",
+    "trpo-locomotion",
 )
 
 

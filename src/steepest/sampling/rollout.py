@@ -28,19 +28,23 @@ class Episode(NamedTuple):
     length: steps.
     env: the index of its environment.
     terminated: False where it was only cut.
+    cost: undiscounted sum of its costs; None where they were not reported.
     """
 
     ret: float
     length: int
     env: int
     terminated: bool
+    cost: float | None = None
 
 
 class Running(NamedTuple):
-    """The episodes under way. returns: [B] float64, so far; lengths: [B] int64, so far."""
+    """The episodes under way. returns: [B] float64, so far; lengths: [B] int64, so far; costs: [B] float64, NaN where
+    one was not reported."""
 
     returns: np.ndarray
     lengths: np.ndarray
+    costs: np.ndarray
 
 
 class Collector:
@@ -67,6 +71,7 @@ class Collector:
         if steps < 1:
             raise UsageError(f"a rollout has at least 1 step, got {steps}")
         episodes: list[Episode] = []
+        costs: list[np.ndarray] = []
         obs = self.world.obs
         action = np.asarray(act(obs, 0))
         rollout = _empty(steps, obs, action)
@@ -76,21 +81,25 @@ class Collector:
                 action = np.asarray(act(obs, t))
             transition = self.world.step(action)
             row = Rollout(obs, action, *transition)
-            for column, value in zip(rollout, row, strict=True):
+            for column, value in zip(rollout[:-1], row[:-1], strict=True):
                 column[t] = value
+            if row.cost is not None:
+                costs.append(row.cost)
             self._account(row, episodes)
-        return rollout, episodes
+        return rollout._replace(cost=np.stack(costs) if len(costs) == steps else None), episodes
 
     def _account(self, row: Rollout, episodes: list[Episode]) -> None:
         returns = self.running.returns + row.reward
         lengths = self.running.lengths + row.valid
+        costs = self.running.costs + np.where(row.valid, np.nan if row.cost is None else row.cost, 0.0)
         done = row.valid & (row.terminated | row.truncated)
         if done.any():
             for b in np.flatnonzero(done):
-                episodes.append(Episode(float(returns[b]), int(lengths[b]), int(b), bool(row.terminated[b])))
-            returns[done] = 0.0
-            lengths[done] = 0
-        self.running = Running(returns, lengths)
+                cost = None if np.isnan(costs[b]) else float(costs[b])
+                episodes.append(Episode(float(returns[b]), int(lengths[b]), int(b), bool(row.terminated[b]), cost))
+            for sums in (returns, lengths, costs):
+                sums[done] = 0
+        self.running = Running(returns, lengths, costs)
 
 
 def collect(world: World, act: Act, steps: int) -> tuple[Rollout, list[Episode]]:
@@ -99,7 +108,7 @@ def collect(world: World, act: Act, steps: int) -> tuple[Rollout, list[Episode]]
 
 
 def _nothing(envs: int) -> Running:
-    return Running(np.zeros(envs), np.zeros(envs, np.int64))
+    return Running(np.zeros(envs), np.zeros(envs, np.int64), np.zeros(envs))
 
 
 def _empty(steps: int, obs: np.ndarray, action: np.ndarray) -> Rollout:

@@ -6,73 +6,35 @@ import dataclasses
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from steepest.agent import Agent
-from steepest.algorithms import Algorithm, methods
+from steepest.algorithms import Algorithm
+from steepest.algorithms.algorithm import update
+from steepest.batch import Batch, Cost
 from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
 from steepest.errors import UsageError
 from steepest.geometry import (
-    Normalised,
-    TrustRegion,
     empirical_fisher,
+    euclidean,
     expected_advantage,
     fisher,
     self_normalised,
     trajectory,
 )
-from steepest.linear import Automatic, ConjugateGradient, Direct, SampleSpace, Solver
+from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
 from steepest.spaces import Box, Discrete, Space
-from steepest.training.config import CriticConfig, TrainConfig, UpdateConfig
+from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
-
-def build_algorithm(name: str, config: UpdateConfig) -> Algorithm:
-    """The algorithm that a name and settings mean. Raises UsageError for an unknown name."""
-    method = methods[name]
-    algorithm: Algorithm = method() if config.delta is None else method(config.delta)
-    step = algorithm.step
-    if isinstance(step, Normalised):
-        step = dataclasses.replace(step, damped_form=config.damped_form)
-    elif isinstance(step, TrustRegion):
-        step = dataclasses.replace(
-            step, damped_form=config.damped_form, backtracks=config.backtracks, shrink=config.shrink
-        )
-    if algorithm.solver is None:
-        if config.solver != "auto" or config.metric not in ("auto", "fisher"):  # "fisher" was the default once
-            raise UsageError(f"{name} has no solver and no Fisher metric: leave solver and metric at their defaults")
-        return dataclasses.replace(algorithm, step=step)
-    if config.metric != "auto" and algorithm.metric != fisher:
-        raise UsageError(f"{name} is npg in a metric of its own: leave metric at auto, or choose npg")
-    metrics = {
-        "auto": algorithm.metric,
-        "fisher": fisher,
-        "empirical-fisher": empirical_fisher,
-        "trajectory": trajectory,
-    }
-    solvers: dict[str, Solver] = {
-        "auto": _with_iterations(algorithm.solver, config.cg_iterations),
-        "cg": ConjugateGradient(config.cg_iterations),
-        "direct": Direct(),
-        "sample-space": SampleSpace(),
-    }
-    return dataclasses.replace(
-        algorithm,
-        metric=metrics[config.metric],
-        solver=solvers[config.solver],
-        damping=config.damping,
-        step=step,
-    )
-
-
-def _with_iterations(solver: Solver, iterations: int) -> Solver:
-    if isinstance(solver, Automatic | ConjugateGradient):
-        return dataclasses.replace(solver, iterations=iterations)
-    return solver
+_ANY_POLICY = (euclidean, fisher, empirical_fisher, trajectory)
+"""Metrics that every policy has."""
 
 
 def build_agent(config: TrainConfig, observation: Space, action: Space, policy: Any, key: PRNGKeyArray) -> Agent:
@@ -104,6 +66,26 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
         raise UsageError(f"the policy has {logits.shape[-1]} actions, the environment {action.n}")
 
 
+def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observation: Space) -> None:
+    """Raise UsageError where the algorithm has no update of this policy: too many rows, a layer that it does not know.
+
+    Traced, not run; where any policy will do there is nothing to look at.
+    """
+    if isinstance(algorithm.solver, ConjugateGradient | None) and algorithm.metric in _ANY_POLICY:
+        return
+    rows, obs = config.batch, example(observation)
+
+    def first(policy: Any) -> Any:
+        seen = jnp.zeros((rows, *obs.shape), obs.dtype)
+        action = jax.vmap(policy)(seen).mode()
+        per_row, per_sample = jnp.zeros(rows), jnp.zeros((rows, 1))
+        cost = Cost(per_sample, jnp.zeros(()))
+        batch = Batch(seen, per_row, action[:, None], per_sample, per_sample, jnp.zeros(rows, jnp.int32), cost)
+        return update(algorithm, policy, algorithm.init(policy), batch, jax.random.key(0))
+
+    eqx.filter_eval_shape(first, policy)
+
+
 def example(observation: Space) -> np.ndarray:
     """An observation of the right shape and dtype."""
     return np.zeros((), np.int32) if isinstance(observation, Discrete) else np.zeros(observation.shape, np.float32)
@@ -131,6 +113,23 @@ def build_learner(config: TrainConfig, algorithm: Algorithm) -> Learner:
     assert gamma is not None
     assert gae_lambda is not None
     fit = build_fit(config.critic)
-    if config.sampling.scheme == "vine" and algorithm.objective == expected_advantage:
-        algorithm = dataclasses.replace(algorithm, objective=self_normalised)
-    return Learner(algorithm, fit, gamma, gae_lambda, config.sampling.centre_advantages, config.sampling.segment)
+    if config.sampling.scheme == "vine":
+        algorithm = _for_vine(algorithm)
+    sampling, limit = config.sampling, config.constraint
+    learner = Learner(algorithm, fit, gamma, gae_lambda, sampling.centre_advantages, sampling.segment)
+    if limit.cost_limit is None:
+        return learner
+    assert limit.cost_gamma is not None
+    assert limit.cost_gae_lambda is not None
+    return dataclasses.replace(learner, cost_gamma=limit.cost_gamma, cost_gae_lambda=limit.cost_gae_lambda)
+
+
+def _for_vine(algorithm: Algorithm) -> Algorithm:
+    """The algorithm with the objective that compares the actions of a state, where it had the plain surrogate.
+
+    Raises UsageError for a metric on paths: a vine's rows are states, each with several actions.
+    """
+    if algorithm.metric == trajectory:
+        raise UsageError(f"{algorithm.name} measures whole paths, and a vine has none: use trpo, or a single path")
+    plain = algorithm.objective == expected_advantage
+    return dataclasses.replace(algorithm, objective=self_normalised) if plain else algorithm

@@ -26,14 +26,32 @@ class UpdateConfig:
 
     delta: float | None = None
     """δ: length of a step, KL(π_old‖π_new) in nats per state (for pg: ½‖Δ‖² in parameter units)."""
+    delta_final: float | None = None
+    """δ of the last update, to which it falls on a straight line; the same in all updates, if not said."""
     damping: float | None = None
     """λ added to the Fisher matrix for the direction of the step; never in the measure of its length."""
-    solver: Literal["auto", "cg", "direct", "sample-space"] = "auto"
-    """How the natural gradient is solved for. auto: the method's own."""
+    damping_rule: Literal["fixed", "adaptive", "relative"] = "fixed"
+    """adaptive: from λ on by Levenberg and Marquardt. relative: λ times the mean diagonal of the Fisher matrix."""
+    solver: Literal["auto", "cg", "direct", "sample-space", "kronecker"] = "auto"
+    """How the natural gradient is solved for. auto: the method's own. sample-space takes the empirical Fisher matrix,
+    unless a metric is named."""
     cg_iterations: int = 10
     """Conjugate gradient: at most this many Fisher products."""
-    metric: Literal["auto", "fisher", "empirical-fisher", "trajectory"] = "auto"
-    """npg and trpo: expected Fisher matrix, that of the sampled actions, or that of paths. auto: the method's own."""
+    warm_start: bool = False
+    """Conjugate gradient: start from the last update's solution."""
+    preconditioner: Literal["none", "diagonal", "kronecker"] = "none"
+    """Conjugate gradient: preconditioned by the Fisher matrix's diagonal, or its Kronecker factors."""
+    momentum: float = 0.0
+    """Sample space: keep this much of the last solution where the batch says nothing (SPRING), in [0, 1)."""
+    metric: Literal["auto", "fisher", "empirical-fisher", "trajectory", "kronecker"] = "auto"
+    """npg and trpo: the expected Fisher matrix, that of the sampled actions, that of paths, or its Kronecker factors.
+    auto: the method's own."""
+    subsample: float = 1.0
+    """Fisher products on this fraction of the batch, drawn once an update; all else sees all of it."""
+    divergence: Literal["mean", "max"] = "mean"
+    """trpo: hold the mean KL over the states within δ, or the largest."""
+    entropy: float = 0.0
+    """Temperature τ: maximise the return plus τ times the policy's entropy, in raw reward units per nat."""
     damped_form: bool = False
     """Measure the step by F + λI, as most libraries do: the realised KL is then less than δ."""
     backtracks: int = 10
@@ -79,6 +97,18 @@ class VineConfig:
 
 
 @dataclass(frozen=True)
+class ConstraintConfig:
+    """A limit on the cost that the environment reports, for cpo and trpo-lagrangian."""
+
+    cost_limit: float | None = None
+    """What an episode may cost, the sum of info["cost"] over its steps, in the mean."""
+    cost_gamma: float | None = None
+    """γ of the cost's advantages, in [0, 1]. Default: that of the reward's."""
+    cost_gae_lambda: float | None = None
+    """λ of the cost's advantages, in [0, 1]. Default: that of the reward's."""
+
+
+@dataclass(frozen=True)
 class PolicyConfig:
     """The policy network."""
 
@@ -109,7 +139,7 @@ class CriticConfig:
     newton_delta: float = 0.3
     """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
     newton_damping: float = 1e-3
-    """Gauss–Newton: added to the matrix, relative to its curvature along the gradient."""
+    """Gauss–Newton: λ at least, added to the matrix, relative to its curvature along the gradient; at most 1."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +169,7 @@ class TrainConfig:
     update: Annotated[UpdateConfig, tyro.conf.arg(name="")] = field(default_factory=UpdateConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     vine: VineConfig = field(default_factory=VineConfig)
+    constraint: Annotated[ConstraintConfig, tyro.conf.arg(name="")] = field(default_factory=ConstraintConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -166,6 +197,16 @@ def check(config: TrainConfig) -> None:
     if config.update.delta is not None:
         _positive("delta", config.update.delta)
     _at_least("cg_iterations", config.update.cg_iterations, 1)
+    if config.update.delta_final is not None:
+        _positive("delta_final", config.update.delta_final)
+    if not 0 <= config.update.momentum < 1:
+        raise UsageError(f"momentum must be in [0, 1), got {config.update.momentum}")
+    if not 0 < config.update.subsample <= 1:
+        raise UsageError(f"subsample must be in (0, 1], got {config.update.subsample}")
+    if not 0 <= config.update.entropy < math.inf:
+        raise UsageError(f"entropy must be a finite number ≥ 0, got {config.update.entropy}")
+    if config.update.damping == 0 and config.update.damping_rule != "fixed":
+        raise UsageError(f"damping_rule={config.update.damping_rule} needs a damping > 0 to start from, got 0")
     _at_least("backtracks", config.update.backtracks, 0)
     if config.update.damping is not None and not 0 <= config.update.damping < math.inf:
         raise UsageError(f"damping must be a finite number ≥ 0, got {config.update.damping}")
@@ -178,6 +219,9 @@ def check(config: TrainConfig) -> None:
     for name in ("envs", "rollout", "segment"):
         _at_least(name, getattr(config.sampling, name), 1)
     _check_vine(config)
+    _check_constraint(config)
+    if config.update.entropy and config.sampling.scheme == "vine":
+        raise UsageError("entropy is added to the rewards of a single path: leave --scheme at single-path")
     if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
@@ -215,6 +259,20 @@ def _check_vine(config: TrainConfig) -> None:
             f"vine.states must be at most the {config.sampling.envs} environments × {config.sampling.rollout} steps = "
             f"{config.batch} rows of the rollout, got {vine.states}"
         )
+
+
+def _check_constraint(config: TrainConfig) -> None:
+    limit = config.constraint.cost_limit
+    for name in ("cost_gamma", "cost_gae_lambda"):
+        value = getattr(config.constraint, name)
+        if value is not None and limit is None:
+            raise UsageError(f"{name} says nothing without a limit: set cost_limit too, or leave it out")
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{name} must be in [0, 1], got {value}")
+    if limit is not None and not math.isfinite(limit):
+        raise UsageError(f"cost_limit must be a finite number, got {limit}")
+    if limit is not None and config.sampling.scheme == "vine":
+        raise UsageError("a vine's branches report no costs: leave --scheme at single-path, or cost_limit out")
 
 
 def check_seed(seed: int) -> None:

@@ -8,20 +8,15 @@ What is returned is plain data; `reports/diagnosis.py` draws it and says it in s
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from steepest import trees
-from steepest.agent import Agent, compile_actor, normalise
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import default_damping
 from steepest.algorithms.diagnostics import (
@@ -29,51 +24,32 @@ from steepest.algorithms.diagnostics import (
     batch_gradients,
     cosines,
     direction,
-    metric_of,
     natural_cosine,
     noise_rows,
     residual_curves,
     spectrum,
 )
-from steepest.batch import Batch, Rollout
-from steepest.critics import Critic
+from steepest.batch import Batch
 from steepest.errors import UsageError
-from steepest.normaliser import Scaling
+from steepest.linear import DIRECT_UP_TO, Automatic, ConjugateGradient
 from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
-from steepest.sampling.advantages import batch_from_rollout, gae
-from steepest.sampling.rollout import Collector
 from steepest.spaces import describe
-from steepest.training.assembly import build_algorithm, build_critic, build_learner
 from steepest.training.config import TrainConfig, check_seed, from_record
-from steepest.training.learner import Learner
-from steepest.training.persistence import needs, restore_agent, restore_critic
+from steepest.training.new_batches import Loaded, all_but, collect_batches, cut, load_measured, merged
+from steepest.training.persistence import needs
 from steepest.training.presets import resolve
 from steepest.worlds import is_made, make_world
-from steepest.worlds.world import World
 
 BATCHES = 16
 """Batches of the run's own size that are collected, if not said."""
-PARTS = 4
-"""A batch is also cut into so many, where its steps can be."""
-TESTED = 8
+TESTED = 6
 """Natural directions that are solved for, at most."""
 COLUMNS = (
-    "predicted_kl kl predicted_improvement improvement entropy gradient_norm iterations residual status damping "
-    "backtracks accepted reason normaliser_kl"
-).split()
-
-
-class Loaded(NamedTuple):
-    """What of a run is measured. reward_scale: of the critic's rewards.  scaling: of the observations."""
-
-    config: TrainConfig
-    learner: Learner
-    agent: Agent
-    critic: Critic
-    reward_scale: np.float32
-    scaling: Scaling | None
-    steps: int
+    *("predicted_kl", "kl", "predicted_improvement", "improvement", "entropy", "gradient_norm", "normaliser_kl"),
+    *("iterations", "residual", "status", "damping", "backtracks", "accepted", "reason"),
+)
+"""Of the trust report."""
 
 
 def diagnose(
@@ -107,9 +83,9 @@ def diagnose(
     try:
         config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(given) else None)
         count = _batches(rows, config)
-        loaded = _load(config, arrays, info, algorithm, policy)
+        loaded = load_measured(config, arrays, info, algorithm, policy)
         progress(f"collecting {count} batches of {config.batch} rows")
-        batches = _collect(loaded, world, count, seed)
+        batches = collect_batches(loaded, world, count, seed)
     finally:
         if not is_made(given):
             world.close()
@@ -121,58 +97,11 @@ def diagnose(
     }
 
 
-def batch_of(
-    learner: Learner, critic: Critic, rollout: Rollout, scaling: Scaling | None, reward_scale: np.float32
-) -> Batch:
-    """The batch that the learner makes of a rollout: observations as the policy takes them, advantages by GAE."""
-    return _batch_of(learner, critic, rollout, scaling, reward_scale)
-
-
-@eqx.filter_jit
-def _batch_of(learner: Learner, critic: Critic, rollout: Rollout, scaling: Any, reward_scale: Array) -> Batch:
-    obs, next_obs = normalise(scaling, rollout.obs), normalise(scaling, rollout.next_obs)
-    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
-    ends = rollout.terminated, rollout.truncated
-    reward = rollout.reward / reward_scale
-    advantage, _ = gae(
-        reward, value, next_value, *ends, rollout.valid, gamma=learner.gamma, lam=learner.gae_lambda
-    )  # fmt: skip
-    raw, done = advantage * reward_scale, rollout.terminated | rollout.truncated
-    return batch_from_rollout(
-        obs, rollout.action, raw, rollout.valid, done, centre=learner.centre, segment=learner.segment
-    )
-
-
-def _load(config: TrainConfig, arrays: Any, info: Any, algorithm: Algorithm | None, policy: Any) -> Loaded:
-    method = build_algorithm(config.algorithm, config.update) if algorithm is None else algorithm
-    if method.damping is None:
-        method = dataclasses.replace(method, damping=config.update.damping)
-    agent = restore_agent(arrays, info, policy)
-    critic, scale = restore_critic(build_critic(config, agent.observation, jax.random.key(0)), arrays)
-    scaling = None if agent.normaliser is None else agent.normaliser.scaling()
-    steps = int(info.get("progress", {}).get("steps", 0))
-    return Loaded(config, build_learner(config, method), agent, critic, scale, scaling, steps)
-
-
 def _batches(rows: int | None, config: TrainConfig) -> int:
     count = BATCHES if rows is None else math.ceil(rows / config.batch)
     if count < 2:
         raise UsageError(f"rows must be more than one batch of the run's, {config.batch}, to compare with, got {rows}")
     return count
-
-
-def _collect(loaded: Loaded, world: World, count: int, seed: int) -> Batch:
-    """`count` batches of consecutive rollouts, their leaves stacked on a first axis."""
-    collector, steps = Collector(world), loaded.config.sampling.rollout
-    assert steps is not None
-    collector.reset(int(np.random.SeedSequence((seed, 0)).generate_state(1)[0] >> 1))
-    act, (params, _) = compile_actor(loaded.agent.policy), split(loaded.agent.policy)
-    batches = []
-    for k in range(count):
-        key = jax.random.fold_in(jax.random.key(seed), k)
-        rollout, _ = collector.collect(lambda obs, t, key=key: act(params, loaded.scaling, obs, key, t), steps)
-        batches.append(batch_of(loaded.learner, loaded.critic, rollout, loaded.scaling, loaded.reward_scale))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
 
 
 def _measure(
@@ -182,11 +111,11 @@ def _measure(
     own: Batch = jax.tree.map(lambda x: x[0], batches)
     damping, deltas = _damping(loaded, updates), _delta(loaded, updates) * 2.0 ** np.arange(-4, 5)
     progress("gradients of batches of several sizes")
-    parts, per_part = _parts(batches, loaded.config)
-    gradients, rows = batch_gradients(algorithm.objective, policy, parts), per_part
+    parts, per_part = cut(batches, loaded.config)
+    gradients, rows = batch_gradients(algorithm, policy, parts), per_part
     sizes = [g for g in (2**i for i in range(30)) if len(rows) // g >= 2]
     pieces = len(rows) // len(batches.weight)
-    whole, whole_rows = _merge(gradients, rows, pieces)
+    whole, whole_rows = merged(gradients, rows, pieces)
     result: dict[str, Any] = {
         "gradient": {
             "rows": [g * loaded.config.batch // pieces for g in sizes],
@@ -198,7 +127,7 @@ def _measure(
     progress("natural directions")
     result["natural"] = _natural(loaded, batches, damping)
     progress("spectrum of the Fisher matrix")
-    found = spectrum(algorithm.objective, policy, own, jax.random.key(seed))
+    found = spectrum(algorithm, policy, own, jax.random.key(seed))
     result["spectrum"] = {
         "values": found.values,
         "weights": found.weights,
@@ -208,19 +137,19 @@ def _measure(
         "gradient_bounds": found.gradient.bounds,
     }
     progress("residuals of conjugate gradients")
-    used = getattr(algorithm.solver, "iterations", None)
-    iterations = min(100, max(30, 3 * used if isinstance(used, int) else 0))
+    used = _iterations(loaded)
+    iterations = min(100, max(30, 3 * used if used else 0, used or 0))
     lambdas = [10 * damping, damping, damping / 10, damping / 100] if damping > 0 else [0.1, 0.01, 0.001, 0.0]
     result["solver"] = {
         "name": type(algorithm.solver).__name__ if algorithm.solver is not None else None,
-        "metric": type(metric_of(algorithm)).__name__,
+        "metric": type(algorithm.metric).__name__,
         "iterations": used,
         "used": damping,
         "damping": lambdas,
         "residual": residual_curves(algorithm, policy, own, lambdas, iterations),
     }
     progress("predicted and realised along the direction of an update")
-    line = along(algorithm, policy, own, _without(batches, 0), damping, deltas.tolist())
+    line = along(algorithm, policy, own, all_but(batches, 0), damping, deltas.tolist())
     result["line"] = {**line._asdict(), "used": float(deltas[4])}
     return result
 
@@ -233,35 +162,17 @@ def _natural(loaded: Loaded, batches: Batch, damping: float) -> dict[str, Any] |
     found = []
     for k in range(min(TESTED, len(batches.weight))):
         _, x = direction(algorithm, policy, jax.tree.map(lambda leaf, k=k: leaf[k], batches), damping)
-        found.append([float(c) for c in natural_cosine(algorithm, policy, _without(batches, k), damping, x)])
+        found.append([float(c) for c in natural_cosine(algorithm, policy, all_but(batches, k), damping, x)])
     behaviour, parameters = np.array(found).T
     return {"rows": loaded.config.batch, "cosine": behaviour, "euclidean": parameters}
 
 
-def _without(batches: Batch, k: int) -> Batch:
-    """All batches but the k-th as one, its rows with weight 0: always of the same shape, compiled once."""
-    count, rows = batches.weight.shape
-    share = jnp.where(jnp.arange(count) == k, 0.0, jnp.sum(batches.weight > 0, axis=1))
-    weight = batches.weight * (share / jnp.sum(share))[:, None]
-    segment = batches.segment + rows * jnp.arange(count, dtype=batches.segment.dtype)[:, None]
-    apart = batches._replace(weight=weight, segment=segment)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), apart)
-
-
-def _parts(batches: Batch, config: TrainConfig) -> tuple[Batch, np.ndarray]:
-    """Every batch cut in time into PARTS where its steps can be, with weights of their own; and their valid rows."""
-    pieces = math.gcd(PARTS, config.sampling.rollout or 1)
-    cut = jax.tree.map(lambda x: x.reshape(-1, x.shape[1] // pieces, *x.shape[2:]), batches)
-    valid = np.asarray(jnp.sum(cut.weight > 0, axis=1), np.float64)
-    total = jnp.sum(cut.weight, axis=1, keepdims=True)
-    return cut._replace(weight=cut.weight / jnp.where(total > 0, total, 1.0)), valid
-
-
-def _merge(gradients: np.ndarray, rows: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """The gradients of whole batches from those of their parts."""
-    share = rows.reshape(-1, pieces)
-    total = share.sum(1)
-    return np.einsum("kp,kpd->kd", share / total[:, None], gradients.reshape(*share.shape, -1)), total
+def _iterations(loaded: Loaded) -> int | None:
+    """Of conjugate gradients in an update; None where it solves otherwise."""
+    solver, (params, _) = loaded.learner.algorithm.solver, split(loaded.agent.policy)
+    if isinstance(solver, ConjugateGradient) or (isinstance(solver, Automatic) and trees.size(params) > DIRECT_UP_TO):
+        return solver.iterations
+    return None
 
 
 def _updates(folder: RunFolder) -> dict[str, Any]:
@@ -280,7 +191,8 @@ def _damping(loaded: Loaded, updates: dict[str, Any]) -> float:
     if said:
         return float(f"{said[-1]:.7g}")  # 0.1 went through float32
     params, _ = split(loaded.agent.policy)
-    return default_damping(params, algorithm.solver) if algorithm.damping is None else algorithm.damping
+    fixed = algorithm.damping if isinstance(algorithm.damping, int | float) else None
+    return default_damping(params, algorithm.solver) if fixed is None else float(fixed)
 
 
 def _delta(loaded: Loaded, updates: dict[str, Any]) -> float:
@@ -299,6 +211,7 @@ def _run(folder: RunFolder, loaded: Loaded, updates: dict[str, Any], count: int,
     return {
         "path": str(folder.path),
         "env": config.env,
+        "scheme": config.sampling.scheme,
         "algorithm": algorithm.name,
         "seed": config.seed,
         "iterations": len(updates["step"]),

@@ -17,12 +17,14 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.agent import normalise
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
-from steepest.batch import Batch, Rollout
+from steepest.batch import Batch, Cost, Rollout
 from steepest.critics import Critic, CriticFit, FitInfo
 from steepest.distributions import Policy
-from steepest.geometry import StepInfo, log_probs, mean_kl
+from steepest.geometry import EntropyRegularised, StepInfo, log_probs, mean_kl
 from steepest.normaliser import Scaling
 from steepest.sampling.advantages import batch_from_rollout, gae
+from steepest.sampling.cost_meter import Limited
+from steepest.sampling.entropy_bonus import entropy_bonus
 from steepest.sampling.vine import Branches, action_values, along_trunk, batch_from_branches
 
 
@@ -33,14 +35,17 @@ class LearnerState(NamedTuple):
     algorithm: AlgorithmState
     critic: Critic
     optimiser: Any
+    cost_critic: Critic | None = None
+    cost_optimiser: Any = None
 
 
 class IterationInfo(NamedTuple):
-    """step: the trust report.  critic: the fit's.  advantage_std: raw reward units."""
+    """step: the trust report.  critic: the fit's.  advantage_std: raw reward units.  cost_critic: of a limited cost."""
 
     step: StepInfo
     critic: FitInfo
     advantage_std: Array
+    cost_critic: FitInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,10 @@ class Learner:
     """How a rollout changes what is learnt.
 
     algorithm: the policy's update.  fit: the critic's.  gamma, gae_lambda: in [0, 1].  centre: subtract the mean
-    advantage.  segment: steps of a path at most, None for whole episodes.
+    advantage.  segment: steps of a path at most, None for whole episodes.  cost_gamma, cost_gae_lambda: of a cost.
+
+    Where the objective is `EntropyRegularised`, τ·H(π(·|s)) is added to the rewards: the advantages are those of the
+    return that it regularises.
     """
 
     algorithm: Algorithm
@@ -57,10 +65,14 @@ class Learner:
     gae_lambda: float
     centre: bool = True
     segment: int | None = None
+    cost_gamma: float = 0.99
+    cost_gae_lambda: float = 0.95
 
-    def init(self, policy: Policy, critic: Critic) -> LearnerState:
-        """The state before the first iteration."""
-        return LearnerState(policy, self.algorithm.init(policy), critic, self.fit.init(critic))
+    def init(self, policy: Policy, critic: Critic, cost_critic: Critic | None = None) -> LearnerState:
+        """The state before the first iteration.  cost_critic: where a cost is limited."""
+        cost_optimiser = None if cost_critic is None else self.fit.init(cost_critic)
+        optimiser = self.fit.init(critic)
+        return LearnerState(policy, self.algorithm.init(policy), critic, optimiser, cost_critic, cost_optimiser)
 
     def update(
         self,
@@ -71,14 +83,16 @@ class Learner:
         reward_scale: Any,
         key: PRNGKeyArray,
         branches: Branches | None = None,
+        limited: Limited | None = None,
     ) -> tuple[LearnerState, IterationInfo]:
         """Learn from one rollout, or from a trunk and its branches.
 
         rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
         next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: the critic's shuffles.
         branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
+        limited: how far the cost is from its limit, where there is one.
         """
-        return _update(self, state, rollout, acted, refreshed, reward_scale, key, branches)
+        return _update(self, state, rollout, acted, refreshed, reward_scale, key, branches, limited)
 
 
 @eqx.filter_jit
@@ -91,11 +105,12 @@ def _update(
     reward_scale: Array,
     key: PRNGKeyArray,
     branches: Branches | None,
+    limited: Limited | None,
 ) -> tuple[LearnerState, IterationInfo]:
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
     value, next_value = (jax.vmap(jax.vmap(state.critic))(x) for x in (obs, next_obs))
     advantage, target = gae(
-        rollout.reward / reward_scale,
+        _rewards(learner, state, rollout, obs) / reward_scale,
         value,
         next_value,
         rollout.terminated,
@@ -115,6 +130,13 @@ def _update(
         segment=learner.segment,
     )
     batch = path if branches is None else _vine_batch(state, branches, path, acted, reward_scale)
+    cost_critic, cost_optimiser, cost_fit = state.cost_critic, state.cost_optimiser, None
+    if limited is not None and cost_critic is not None:
+        cost, cost_value, cost_target = _cost(learner, cost_critic, rollout, limited, obs, next_obs)
+        batch = batch._replace(cost=cost)
+        cost_critic, cost_optimiser, cost_fit = learner.fit(
+            cost_critic, cost_optimiser, path.obs, cost_target, path.weight, cost_value, jax.random.fold_in(key, 2)
+        )
     drawing = jax.random.fold_in(key, 1)
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
     critic, optimiser, fit = learner.fit(
@@ -123,8 +145,31 @@ def _update(
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
     moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
     spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.action_weight * batch.advantage**2))
-    info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread)
-    return LearnerState(policy, algorithm, critic, optimiser), info
+    info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread, cost_fit)
+    return LearnerState(policy, algorithm, critic, optimiser, cost_critic, cost_optimiser), info
+
+
+def _cost(
+    learner: Learner, critic: Critic, rollout: Rollout, limited: Limited, obs: Any, next_obs: Any
+) -> tuple[Cost, Array, Array]:
+    """What the batch says of the cost, and of the cost critic at its rows: V_C, and its targets; both [N]."""
+    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
+    ends = rollout.terminated, rollout.truncated, rollout.valid
+    cost = rollout.cost / limited.scale
+    advantage, target = gae(cost, value, next_value, *ends, gamma=learner.cost_gamma, lam=learner.cost_gae_lambda)
+    done = rollout.terminated | rollout.truncated
+    rows = batch_from_rollout(
+        obs, rollout.action, advantage * limited.scale, rollout.valid, done, centre=learner.centre
+    )
+    return Cost(rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
+
+
+def _rewards(learner: Learner, state: LearnerState, rollout: Rollout, obs: Any) -> Any:
+    """[T,B] the rewards, with the bonus of an entropy-regularised objective; raw units."""
+    objective = learner.algorithm.objective
+    if not isinstance(objective, EntropyRegularised):
+        return rollout.reward
+    return rollout.reward + entropy_bonus(state.policy, obs, rollout.valid, objective.temperature)
 
 
 def _vine_batch(

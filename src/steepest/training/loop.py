@@ -104,7 +104,7 @@ class Loop:
     def _iterate(self, collector: Collector) -> tuple[dict[str, Any], NDArray[np.float64] | None]:
         """One iteration. Replaces the snapshot, and returns the row of metrics and the evaluation, if there was one."""
         config, start = self.config, time.perf_counter()
-        agent, state, scale, progress = self.snapshot
+        agent, state, scale, progress, costs = self.snapshot
         assert config.sampling.gamma is not None
         params, _ = split(agent.policy)
         acted = None if agent.normaliser is None else agent.normaliser.scaling()
@@ -116,8 +116,11 @@ class Loop:
         refreshed = None if normaliser is None else normaliser.scaling()
         scale = None if scale is None else scale.updated(rollout, config.sampling.gamma)
         reward_scale = np.float32(1.0) if scale is None else scale.value
+        if costs is not None:
+            costs = costs.updated(rollout, episodes, self.learner.cost_gamma, self.world.name)
+        limited = None if costs is None else costs.limited
         state, info = self.learner.update(
-            state, rollout, acted, refreshed, reward_scale, self._key(_FIT), gathered.branches
+            state, rollout, acted, refreshed, reward_scale, self._key(_FIT), gathered.branches, limited
         )
         info = jax.tree.map(np.asarray, info)
         learnt = time.perf_counter()
@@ -132,7 +135,7 @@ class Loop:
             seconds=progress.seconds + learnt - start,
         )
         agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
-        self.snapshot = Snapshot(agent, state, scale, progress)
+        self.snapshot = Snapshot(agent, state, scale, progress, costs)
         self.diagnosed = _diagnose(info)
         evaluated = self._evaluate()
         row = {
@@ -142,6 +145,7 @@ class Loop:
             "failures": progress.failures,
             "reward_scale": float(reward_scale),
             "branch_steps": gathered.branch_steps,
+            **({} if costs is None else {"cost/now": costs.cost, "cost/limit": costs.limit}),
             "time/collect": collected - start,
             "time/learn": learnt - collected,
             "time/total": progress.seconds,
@@ -211,6 +215,11 @@ def _metrics(
     row["update/status"] = Status(int(step.status)).name.lower()
     row["update/advantage_std"] = float(info.advantage_std)
     row |= {f"critic/{name}": value.item() for name, value in info.critic._asdict().items()}
+    if info.cost_critic is not None:
+        row |= {f"cost_critic/{name}": value.item() for name, value in info.cost_critic._asdict().items()}
+    known = [e.cost for e in episodes if e.cost is not None]
+    if known or info.cost_critic is not None:
+        row["cost/mean"] = float(np.mean(known)) if known else math.nan
     row["return/mean"] = float(np.mean([e.ret for e in episodes])) if episodes else math.nan
     row["return/recent"] = float(np.mean(returns)) if returns else math.nan
     row["return/length"] = float(np.mean([e.length for e in episodes])) if episodes else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder
 from steepest.runs.checkpoint import flatten, restore
+from steepest.sampling.cost_meter import CostMeter, Sums
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import from_record, to_record
 from steepest.training.learner import LearnerState
@@ -43,6 +45,7 @@ class Snapshot(NamedTuple):
     learner: LearnerState
     reward_scale: RewardScale | None
     progress: Progress
+    costs: CostMeter | None = None
 
 
 def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int], objects: Sequence[str] = ()) -> None:
@@ -57,11 +60,16 @@ def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int],
         arrays |= _normaliser_arrays(agent.normaliser, "normaliser")
     if scale is not None:
         arrays |= _normaliser_arrays(scale.statistics, "reward_scale")
+    if snapshot.costs is not None:
+        arrays |= _normaliser_arrays(snapshot.costs.scale.statistics, "cost_scale")
     info = {
         "observation": to_record(agent.observation),
         "action": to_record(agent.action),
         "policy": None if agent.spec is None else agent.spec.to_record(),
         "progress": snapshot.progress._asdict(),
+        "costs": None
+        if snapshot.costs is None
+        else [list(sums) for sums in (snapshot.costs.all, *snapshot.costs.window)],
         "logs": logs,
         "objects": list(objects),
     }
@@ -127,6 +135,19 @@ def restore_learner(
     except TypeError as error:
         raise RunError(f"the checkpoint's counters are damaged: {error}") from error
     return learner, scale, progress
+
+
+def restore_costs(template: CostMeter | None, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> CostMeter | None:
+    """What the costs of a resumed run are measured from."""
+    statistics = _normaliser(arrays, "cost_scale")
+    if template is None or statistics is None:
+        return template
+    scale = RewardScale(statistics, np.zeros(template.envs))
+    try:
+        every, *window = (Sums(float(cost), int(steps), int(count)) for cost, steps, count in _field(info, "costs"))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"the checkpoint's costs are damaged: {error}") from error
+    return dataclasses.replace(template, scale=scale, all=every, window=tuple(window))
 
 
 def restore_critic(template: Critic, arrays: dict[str, np.ndarray]) -> tuple[Critic, np.float32]:

@@ -54,8 +54,9 @@ PATH_DAMPING = 1.0
 returns of 3202 and 3089, against 1572 and 2508 with 0.1."""
 
 
-VINE: dict[str, Any] = {"rows": 1024, "vine.states": 64, "vine.actions": 4, "vine.length": 16}
-"""The branches of vine, and a trunk of fewer rows."""
+VINE: dict[str, Any] = {"rows": 512, "vine.states": 64, "vine.actions": 4, "vine.length": 5}
+"""A short trunk and short branches, since every simulated step counts: of seven settings tried on Hopper-v5 for 150 000
+steps with seeds 40 and 41 these gave the highest returns, branches of 50 steps the lowest."""
 
 FEW = 8
 """Actions that are few enough for a branch each."""
@@ -89,6 +90,12 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
         if getattr(getattr(config, part), name) is None:
             changed = dataclasses.replace(getattr(config, part), **{name: value})
             config = dataclasses.replace(config, **{part: changed})
+    if config.constraint.cost_limit is not None:
+        given, sampling = config.constraint, config.sampling
+        gamma = sampling.gamma if given.cost_gamma is None else given.cost_gamma
+        decay = sampling.gae_lambda if given.cost_gae_lambda is None else given.cost_gae_lambda
+        constraint = dataclasses.replace(given, cost_gamma=gamma, cost_gae_lambda=decay)
+        config = dataclasses.replace(config, constraint=constraint)
     if config.evaluation.every is None:
         evaluation = dataclasses.replace(config.evaluation, every=max(1, config.steps // 10))
         config = dataclasses.replace(config, evaluation=evaluation)

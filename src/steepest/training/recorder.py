@@ -49,9 +49,7 @@ class Recorder:
     def iteration(self, steps: int, row: dict[str, Any], episodes: Sequence[Episode]) -> None:
         """Log one iteration, and show it."""
         self._metrics.write(steps, row)
-        self._episodes.extend(
-            (steps, {"return": e.ret, "length": e.length, "env": e.env, "terminated": e.terminated}) for e in episodes
-        )
+        self._episodes.extend((steps, _entry(episode)) for episode in episodes)
         if self._tensorboard is not None:
             self._tensorboard.write(steps, {k: float(v) for k, v in row.items() if isinstance(v, int | float)})
         if self._display is not None:
@@ -67,3 +65,9 @@ class Recorder:
         for sink in (self._metrics, self._episodes, self._tensorboard):
             if sink is not None:
                 sink.close()
+
+
+def _entry(episode: Episode) -> dict[str, Any]:
+    """A line of episodes.jsonl; what was not reported is left out."""
+    entry = {"return": episode.ret, "length": episode.length, "env": episode.env, "terminated": episode.terminated}
+    return entry if episode.cost is None else {**entry, "cost": episode.cost}

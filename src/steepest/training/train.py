@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 import warnings
@@ -23,9 +24,10 @@ from steepest.errors import RunError, UsageError
 from steepest.runs import RunFolder, read_lines
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import describe
-from steepest.training.assembly import build_agent, build_algorithm, build_critic, build_learner
+from steepest.training.assembly import build_agent, build_critic, build_learner, check_update
 from steepest.training.callbacks import Callback, StopAtReturn
 from steepest.training.collecting import Gather, build_gather
+from steepest.training.composition import build_algorithm
 from steepest.training.config import (
     PolicyConfig,
     TrainConfig,
@@ -35,18 +37,19 @@ from steepest.training.config import (
     to_record,
     with_settings,
 )
+from steepest.training.constraint import build_meter, check_constraint
 from steepest.training.display import ProgressDisplay
 from steepest.training.evaluation import evaluate, play
 from steepest.training.learner import Learner
 from steepest.training.loop import Loop
-from steepest.training.persistence import Progress, Snapshot, needs, restore_agent, restore_learner
+from steepest.training.persistence import Progress, Snapshot, needs, restore_agent, restore_costs, restore_learner
 from steepest.training.presets import resolve
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
 from steepest.worlds import is_made, make_world
 from steepest.worlds.world import World
 
-_POLICY, _CRITIC, _FINAL = 100, 101, 102
+_POLICY, _CRITIC, _FINAL, _COST_CRITIC = 100, 101, 102, 103
 """Purposes of randomness, apart from the loop's."""
 
 
@@ -184,7 +187,8 @@ def resume(
         if progress.steps >= config.steps:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
         agent = dataclasses.replace(agent, policy=state.policy)
-        snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1))
+        costs = restore_costs(template.costs, arrays, info)
+        snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1), costs)
         logs, objects = info["logs"], info.get("objects", [])
         gather = build_gather(config, world, agent.policy)
         return _run(
@@ -250,9 +254,11 @@ def _run(
 
 def _learner(config: TrainConfig, algorithm: str | Algorithm) -> Learner:
     """The learner of a resolved configuration; an algorithm that leaves its damping to the rule gets the rule's."""
-    method = build_algorithm(algorithm, config.update) if isinstance(algorithm, str) else algorithm
+    updates = math.ceil(config.steps / config.batch)
+    method = build_algorithm(algorithm, config.update, updates) if isinstance(algorithm, str) else algorithm
     if method.damping is None:
         method = dataclasses.replace(method, damping=config.update.damping)
+    check_constraint(method, config)
     return build_learner(config, method)
 
 
@@ -261,9 +267,12 @@ def _first(config: TrainConfig, learner: Learner, world: World, policy: Any) -> 
     action, observation = describe(world.action_space, "action"), describe(world.observation_space, "observation")
     key = jax.random.key(config.seed)
     agent = build_agent(config, observation, action, policy, jax.random.fold_in(key, _POLICY))
+    check_update(learner.algorithm, agent.policy, config, observation)
     critic = build_critic(config, observation, jax.random.fold_in(key, _CRITIC))
     scale = RewardScale.empty(config.sampling.envs or 1) if config.sampling.scale_rewards else None
-    return Snapshot(agent, learner.init(agent.policy, critic), scale, Progress())
+    costs = build_meter(config, world)
+    cost_critic = None if costs is None else build_critic(config, observation, jax.random.fold_in(key, _COST_CRITIC))
+    return Snapshot(agent, learner.init(agent.policy, critic, cost_critic), scale, Progress(), costs)
 
 
 def _open(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:

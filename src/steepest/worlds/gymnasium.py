@@ -23,6 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from steepest import spaces
 from steepest.errors import RunError, UsageError
 from steepest.names import unknown
+from steepest.worlds.costs import reported_costs
 from steepest.worlds.world import Transition, environment_seeds
 
 
@@ -80,7 +81,7 @@ class GymnasiumWorld:
         truncated = valid & np.asarray(truncated, bool)
         reward[self._ghost] = 0.0
         next_obs, self._obs, self._ghost = self._settle(obs, terminated | truncated, info)
-        return Transition(reward, next_obs, terminated, truncated, valid)
+        return Transition(reward, next_obs, terminated, truncated, valid, reported_costs(info, valid))
 
     def close(self) -> None:
         """Close the environments; may be called twice."""

@@ -106,7 +106,7 @@ def _replays(world: World, states: SettableWorld, before: int = 5, after: int = 
         seen: list[tuple[np.ndarray, ...]] = [(states.obs.copy(),)]
         for action in actions[before:]:
             transition = states.advance(action, running)
-            seen.append(tuple(np.where(_rows(running, x), x, 0) for x in transition))
+            seen.append(tuple(np.where(_rows(running, x), x, 0) for x in transition if x is not None))
             running = running & ~(transition.terminated | transition.truncated)
         return seen
 

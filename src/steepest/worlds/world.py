@@ -1,6 +1,6 @@
 """What every environment looks like to the sampler: B copies in step, and one canonical transition.
 
-    (obs, action) ↦ reward, next_obs, terminated, truncated, valid
+    (obs, action) ↦ reward, next_obs, terminated, truncated, valid, cost
 
 Truncation is not termination: `next_obs` is the true successor in both cases, so that V(next_obs) can be bootstrapped
 where the episode was only cut. A row with valid = False is a ghost: the environment used the step to reset itself and
@@ -22,6 +22,8 @@ class Transition(NamedTuple):
     terminated: [B] bool, the successor is absorbing, its value 0.
     truncated: [B] bool, the episode was cut; the successor has a value.
     valid: [B] bool, False in a ghost row; both flags are False there.
+    cost: [B] float32, what a constraint may limit, 0 in a ghost row and NaN where an environment reported none; None
+        where none did.
     """
 
     reward: np.ndarray
@@ -29,6 +31,7 @@ class Transition(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    cost: np.ndarray | None = None
 
 
 class World(Protocol):
