@@ -220,7 +220,7 @@ def _too_long(method: str, p: int, n: int, rows: list[dict[str, str]]) -> dict[s
 def _apart(method: str, p: int, n: int) -> dict[str, Any]:
     """`cell` in a process of its own."""
     command = [sys.executable, __file__, "--cell", method, str(p), str(n)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["killed"])[-1]
         return {"status": f"failed with {done.returncode}: {last[:200]}"}

@@ -23,6 +23,7 @@ from steepest.training import new_batches
 from steepest.training.config import from_record
 from steepest.training.diagnose import diagnose
 from steepest.worlds import make_world
+from steepest.worlds.finite.sampled import make_mdp
 
 SETTINGS: dict[str, Any] = {
     "envs": 4, "rollout": 40, "minibatch": 32, "epochs": 2, "every": 0, "final_episodes": 1, "tensorboard": False,
@@ -64,7 +65,7 @@ def test_the_updates_are_the_rows_of_the_log(run: Path, data: dict[str, Any]):
 
 def test_the_cosine_with_the_exact_gradient_goes_to_1_as_the_batch_grows(run: Path):
     what = loaded(run)
-    world = make_world("mdp:two-state", 4)
+    world = make_mdp("two-state", 4)
     batches = new_batches.collect_batches(what, world, 256, 0)
     gradients = batch_gradients(what.learner.algorithm, what.agent.policy, batches)
     exact = ravel_pytree(world.mdp.gradient(what.agent.policy))[0]

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 
 import steepest as st
-from geometry_problems import POLICIES, in_dtype, problem
+from geometry_problems import in_dtype, problem
 from steepest import trees
 from steepest.algorithms import mirror_descent as updates
 from steepest.geometry import EntropyRegularised, linearise
 from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.entropy_bonus import entropy_bonus
 from steepest.worlds.finite import ensemble
-from steepest.worlds.finite.ensemble import log_softmax, random_ensemble
+from steepest.worlds.finite.ensemble import log_softmax
 from steepest.worlds.finite.precision import exact, inwards
 from steepest.worlds.finite.regularised import Regularised
 
 GAMMA, TAU = 0.9, 0.3
-WORLDS = random_ensemble(1, 4, 3, seed=5)
+RNG = np.random.default_rng(32)  # states of different freedom: without the entropy of later steps, .2 off the optimum
+TABLES = RNG.dirichlet(np.full(4, 0.2), size=(1, 4, 3)), RNG.uniform(size=(1, 4, 3)) * (np.arange(4) > 0)[:, None]
+WORLDS = ensemble.Ensemble(*TABLES, np.full((1, 4), 0.25))
 MDP = st.DiscountedMDP(WORLDS.transition[0], WORLDS.reward[0], WORLDS.initial[0], GAMMA)
 LOGS = log_softmax(np.random.default_rng(0).normal(size=(4, 3)))
 POLICY = st.TabularSoftmax(LOGS)
@@ -113,7 +115,7 @@ def test_ENT1_the_gain_is_the_regularised_performance_difference_at_the_old_stat
     assert float(gain()) == pytest.approx((1 - GAMMA) * (world.value(other) - world.value(POLICY)), rel=1e-10)
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("kind", ["tabular", "mlp-gaussian"])
 def test_the_gradient_has_its_readings_and_is_that_of_the_gain(kind: str) -> None:
     with jax.enable_x64(True):
         policy, batch = in_dtype(problem(kind), jnp.float64)
@@ -165,27 +167,27 @@ class TestBonus:
 
     @pytest.mark.claim("ENT1")
     def test_ENT1_training_on_samples_approaches_the_soft_optimum(self) -> None:
-        """One endless path of 32 chains, the bonus in the rewards, TD errors with V_τ: the policy of the theory."""
+        """Endless paths, a critic fitted to the targets that the bonus makes: the policy of the theory."""
         _, best = ensemble.soft_optimal(WORLDS, GAMMA, TAU)
         rng = np.random.default_rng(0)
         algorithm = regularised_npg(0.3 / TAU)
         policy = st.TabularSoftmax(jnp.zeros((4, 3), jnp.float32))
         algorithm = dataclasses.replace(algorithm, damping=1e-4)
-        state, ends = algorithm.init(policy), []
+        state, ends, value = algorithm.init(policy), [], np.zeros(4)
         for _ in range(40):
             logs = logs_of(policy).astype(np.float64)
             s, a, after = _sampled(logs, rng, 128, 32)
-            value = soft(logs)[1]
             never = np.zeros(s.shape, bool)
             reward = MDP.reward[s, a] + np.asarray(entropy_bonus(policy, s, ~never, TAU))
-            advantage, _ = gae(reward, value[s], value[after], never, never, ~never, gamma=GAMMA, lam=0.5)
+            advantage, target = gae(reward, value[s], value[after], never, never, ~never, gamma=GAMMA, lam=0.9)
+            value = np.array([np.mean(np.asarray(target)[s == here]) for here in range(4)])
             batch = batch_from_rollout(s, a, jnp.asarray(advantage, jnp.float32), ~never, never)
             policy, state, info = algorithm.update(policy, state, batch)
             assert info.accepted
             ends.append(np.exp(logs_of(policy)))
         away = np.abs(np.mean(ends[20:], axis=0) - np.exp(best[0])).max()
         plain = np.abs(np.eye(3)[MDP.optimal()[1]] - np.exp(best[0])).max()
-        assert away < 0.03
+        assert away < 0.03  # 0.008; 0.23 without the bonus
         assert plain > 0.2  # what training without the bonus goes to is another policy
 
 

@@ -17,12 +17,32 @@ import pytest
 
 from geometry_problems import POLICIES, Oracle, in_dtype, problem
 from steepest import trees
-from steepest.geometry import empirical_fisher, expected_advantage, fisher, linearise, trajectory, uncentred
-from steepest.geometry.trajectory import Measured
-from steepest.linear import ConjugateGradient, Direct, SampleSpace, Status
+from steepest.geometry import (
+    Moment,
+    Preconditioned,
+    Subsampled,
+    begun,
+    diagonal,
+    empirical_fisher,
+    expected_advantage,
+    fisher,
+    initial,
+    kronecker,
+    linearise,
+    trajectory,
+    uncentred,
+)
+from steepest.linear import ConjugateGradient, Direct, Factored, Measured, SampleSpace, Status
+from steepest.linear import Preconditioned as PreconditionedOperator
 
 METRICS = {"fisher": fisher, "empirical": empirical_fisher, "trajectory": trajectory, "uncentred": uncentred}
+SAME = {  # other ways to the Fisher matrix: what they solve is its system
+    "diagonal": Preconditioned(fisher, diagonal),
+    "factors": Preconditioned(fisher, kronecker),
+    "all rows": Subsampled(fisher, 1.0),
+}
 SOLVERS = {"direct": Direct(), "cg": ConjugateGradient(200, tolerance=1e-13), "sample-space": SampleSpace()}
+SAME_OF = [(k, m) for k in POLICIES for m in SAME if m != "factors" or k.startswith("mlp")]  # a table has no layers
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
 DAMPINGS = [0.0, 1e-3, 0.1]
 PRODUCTS_OF = [(k, m) for k in POLICIES for m in METRICS if not (k == "mlp-gaussian" and m == "uncentred")]
@@ -142,6 +162,75 @@ def test_grid(kind: str, metric: str, solver: str, dtype: str, damping: float) -
     assert error < tolerance
     if damping or (dtype == "float64" and solver != "cg"):
         assert relative(x, expected) < 10 * tolerance  # of least norm, where the metric is singular
+
+
+def of_this_update(metric: Any, local: Any, batch: Any) -> Any:
+    moment = Moment(local, batch, jax.random.key(0), jnp.zeros((), jnp.int32))
+    return begun(metric, initial(metric, local.params), moment)[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kind", "metric"), SAME_OF)
+def test_grid_of_other_ways_to_the_fisher_matrix(kind: str, metric: str, dtype: str) -> None:
+    """A preconditioner, a start and a subsample of all rows change how a solution is found, not which."""
+    dense, g = oracle(kind)["fisher"], oracle(kind)["gradient"]
+    iterative = {"cold": ConjugateGradient(200, tolerance=1e-13), "warm": ConjugateGradient(200, 1e-13, warm=True)}
+    with jax.enable_x64(dtype == "float64"):
+        policy, batch = in_dtype(problem(kind), DTYPES[dtype])
+        local = linearise(policy, batch.obs)
+        gradient = expected_advantage.gradient(local, batch)
+        last = jax.tree.map(jnp.ones_like, gradient.vector)
+
+        @jax.jit
+        def solve(damping: Any) -> Any:
+            operator = of_this_update(SAME[metric], local, batch).operator(local, batch).damped(damping)
+            found = {name: solver(operator, gradient.vector, None, last) for name, solver in iterative.items()}
+            return found | {"direct": Direct()(operator, gradient.vector)}
+
+        solutions = {damping: solve(damping) for damping in (1e-3, 0.1)}
+        operator = of_this_update(SAME[metric], local, batch).operator(local, batch)
+        assert isinstance(operator, PreconditionedOperator | Measured)
+        assert relative(operator.matrix(local.params), dense) < PRODUCTS[dtype]
+        v = jax.tree.map(jnp.ones_like, local.params)
+        u = np.asarray(trees.ravel(v)[0], np.float64)
+        length = float(operator.quadratic(v))
+        flat = {
+            (d, name): np.asarray(trees.ravel(s.x)[0], np.float64)
+            for d in solutions
+            for name, s in solutions[d].items()
+        }
+    np.testing.assert_allclose(length, u @ dense @ u, rtol=1e-4 if dtype == "float32" else 1e-9, atol=1e-9)
+    for (damping, name), x in flat.items():
+        expected = np.linalg.solve(dense + damping * np.eye(len(g)), g)
+        gap = x - expected
+        error = np.sqrt(max(gap @ dense @ gap, 0.0) / (expected @ dense @ expected))
+        assert error < SOLUTIONS[dtype, True], (damping, name)
+        assert relative(x, expected) < 10 * SOLUTIONS[dtype, True], (damping, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["mlp-categorical", "mlp-gaussian"])
+def test_grid_of_kronecker_factors(kind: str, dtype: str) -> None:
+    """The solver inverts exactly what the metric says, whose length is that of the Fisher matrix, whose δ is the KL."""
+    damping = 1e-2
+    with jax.enable_x64(dtype == "float64"):
+        policy, batch = in_dtype(problem(kind), DTYPES[dtype])
+        local = linearise(policy, batch.obs)
+        gradient = expected_advantage.gradient(local, batch)
+        operator = of_this_update(kronecker, local, batch).operator(local, batch)
+        dense = np.asarray(operator.matrix(local.params), np.float64)
+        g = np.asarray(trees.ravel(gradient.vector)[0], np.float64)
+        expected = np.linalg.solve(dense + damping * np.eye(len(g)), g)
+        found = Factored()(operator.damped(damping), gradient.vector)
+        by_cg = ConjugateGradient(200, tolerance=1e-13)(operator.damped(damping), gradient.vector)
+        v = jax.tree.map(jnp.ones_like, local.params)
+        length = float(operator.quadratic(v))
+    assert relative(trees.ravel(found.x)[0], expected) < (1e-4 if dtype == "float32" else 1e-11)
+    assert relative(trees.ravel(by_cg.x)[0], expected) < (1e-2 if dtype == "float32" else 1e-9)
+    fisher_matrix = oracle(kind)["fisher"]
+    np.testing.assert_allclose(length, fisher_matrix.sum(), rtol=1e-5 if dtype == "float32" else 1e-11)
+    apart = np.linalg.norm(dense - fisher_matrix) / np.linalg.norm(fisher_matrix)
+    assert 0.01 < apart < 1.0  # it is an approximation, and no wild one
 
 
 @pytest.mark.parametrize("kind", POLICIES)

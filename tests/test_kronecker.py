@@ -281,6 +281,29 @@ def test_parameter_of_no_layer_is_named() -> None:
         kronecker.operator(linearise(policy, batch.obs), batch)
 
 
+class Constant(eqx.Module):
+    """A unit Gaussian at a matrix, whatever the observation."""
+
+    value: Any
+
+    def __call__(self, x: Any) -> Any:
+        return UnitGaussian(constant(self.value).ravel())
+
+
+def test_constant_of_several_axes_is_exact_and_has_no_average() -> None:
+    policy, batch = Constant(jnp.asarray(normal(2, 3))), batch_of(normal(4, 3))
+    ours, f = matrices(policy, batch)
+    np.testing.assert_allclose(ours, f, rtol=1e-12, atol=1e-15)
+    local, metric = linearise(policy, batch.obs), Kronecker(every=2)
+    with pytest.raises(UsageError, match="several axes"):
+        metric.begin(metric.init(local.params), Moment(local, batch, jax.random.key(0), jnp.asarray(0)))
+
+
+def test_layer_too_large_to_decompose_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"20000 rows, more than 10000.*ConjugateGradient"):
+        Kronecker(every=2).init({"weight": np.zeros((1, 20_000))})
+
+
 @pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"every": 0}])
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):

@@ -157,7 +157,6 @@ def test_longest_bounds_the_step() -> None:
 @pytest.mark.parametrize("kind", ["mlp-categorical", "mlp-gaussian"])
 def test_averages_are_those_of_the_factors_and_decomposed_when_due(kind: str) -> None:
     policy, batch = problem64(kind)
-    local = linearise(policy, batch.obs)
     metric = Kronecker(decay=0.7, every=3)
     carried = metric.init(linearise(policy, batch.obs).params)
 

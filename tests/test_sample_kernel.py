@@ -61,6 +61,15 @@ class Twice(eqx.Module):
         return st.Categorical(self.scale * tapped(x @ self.weight, "dense", weight=self.weight, x=lambda: x))
 
 
+class Tied(eqx.Module):
+    """Weights that are used by their layer and once more beside it."""
+
+    layer: Dense
+
+    def __call__(self, obs: Any) -> st.Categorical:
+        return st.Categorical(self.layer(obs) + jnp.sum(jnp.tanh(self.layer.weight), axis=0))
+
+
 class Scanned(eqx.Module):
     """A layer inside a scan, where it cannot be followed."""
 
@@ -91,6 +100,8 @@ def own_problem(kind: str) -> tuple[Any, Batch]:
         policy, obs = Image(key), rng.normal(size=(7, 6, 6, 2))
     elif kind == "twice":
         policy, obs = Twice(key), rng.normal(size=(7, 3))
+    elif kind == "tied":
+        policy, obs = Tied(Dense(3, 3, key=key)), rng.normal(size=(7, 3))
     else:
         policy, obs = Scanned(Dense(3, 3, key=key)), rng.normal(size=(7, 3))
     return policy, batch_of(policy, obs, 3)
@@ -110,7 +121,7 @@ def both(kind: str, dtype: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (fast, s.astype(float) @ s.T.astype(float)) for name, (fast, s) in found.items()}
 
 
-@pytest.mark.parametrize("kind", [*POLICIES, "image", "twice"])
+@pytest.mark.parametrize("kind", [*POLICIES, "image", "twice", "tied"])
 def test_it_is_the_matrix_of_the_products(kind: str) -> None:
     """In float64 to its rounding, in float32 to a few of its own, row by row in the order of the dual."""
     with jax.enable_x64(True):
@@ -121,11 +132,12 @@ def test_it_is_the_matrix_of_the_products(kind: str) -> None:
         np.testing.assert_allclose(single[metric][0], slow, rtol=0, atol=10 * EPS * np.abs(slow).max())
 
 
-def test_patches_are_taken_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features in parts that do not divide the 18 and 12 there are."""
-    monkeypatch.setattr(kernel, "_ENTRIES_AT_A_TIME", 200)
+@pytest.mark.parametrize(("kind", "entries"), [("image", 200), ("mlp-gaussian", 4_000)])
+def test_memory_is_bounded_by_parts(kind: str, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features in parts that do not divide the 18 and 12 there are; 5 states of 48 at a time."""
+    monkeypatch.setattr(kernel, "_ENTRIES_AT_A_TIME", entries)
     with jax.enable_x64(True):
-        for fast, slow in both("image", jnp.float64).values():
+        for fast, slow in both(kind, jnp.float64).values():
             np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12 * np.abs(slow).max())
 
 

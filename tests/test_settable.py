@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -44,8 +45,11 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 @pytest.mark.claim("VINE1")
 @pytest.mark.parametrize("env", LONG)
-def test_VINE1_a_world_that_was_put_back_replays_to_the_bit(env: str) -> None:
+def test_VINE1_a_world_that_was_put_back_replays_to_the_bit(
+    env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Across ends of episodes, time limits and ghost rows, and after the world has been somewhere else."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings into a file where it stands
     world = make_world(short(env), 3)
     states: Any = settable(world)
     world.reset(5)

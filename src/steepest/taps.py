@@ -19,6 +19,9 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.core import get_opaque_trace_state
+
+from steepest.errors import UsageError
 
 Kind = Literal["dense", "conv", "constant"]
 
@@ -44,21 +47,33 @@ class Listener:
     leaves: of θ, the very arrays that the layers hold.  perturbations: one for each layer, in the order of the calls,
     or None to learn what there is.
     taps, inputs: what was heard, in that order; the input of a constant is None, of a conv its patches [T, features].
+    alone: the perturbations take the place of the outputs, so that nothing depends on the layers any more.
+    within: the transformation that is being traced, in which all layers must be called; set by `listening`.
     """
 
     leaves: Sequence[Any]
     perturbations: Sequence[Array] | None = None
     taps: list[Tap] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
+    alone: bool = False
+    within: Any = None
 
     def hear(self, kind: Kind, weight: Any, bias: Any, x: Callable[[], Any] | None, s: Array) -> Array:
         """Note a layer, and perturb its output."""
         where = [None if leaf is None else self._number(leaf) for leaf in (weight, bias)]
         if any(n is None for n, leaf in zip(where, (weight, bias), strict=True) if leaf is not None):
             return s  # not θ itself: frozen, or computed from something else
+        if self.within != get_opaque_trace_state(convention="flax"):
+            raise UsageError(
+                "a layer of this policy is called inside a vmap or a scan of the policy's own, where its input cannot be "
+                "followed: use conjugate gradients, which need no layers"
+            )
         self.taps.append(Tap(kind, where[0], where[1], s.shape))
         self.inputs.append(None if x is None else x())
-        return s if self.perturbations is None else s + self.perturbations[len(self.taps) - 1]
+        if self.perturbations is None:
+            return s
+        perturbation = self.perturbations[len(self.taps) - 1]
+        return perturbation if self.alone else s + perturbation
 
     def _number(self, leaf: Any) -> int | None:
         return next((i for i, other in enumerate(self.leaves) if other is leaf), None)
@@ -70,6 +85,7 @@ _listener: ContextVar[Listener | None] = ContextVar("steepest_taps", default=Non
 @contextmanager
 def listening(listener: Listener) -> Iterator[Listener]:
     """Layers that are called in this context are heard."""
+    listener.within = get_opaque_trace_state(convention="flax")
     token = _listener.set(listener)
     try:
         yield listener

@@ -190,6 +190,7 @@ def mirror_descent(
     *,
     learning_rate: float | None = None,
     iterations: int = 5,
+    limit: float | None = None,
     solver: Solver | None = None,
     damping: float | None = None,
 ) -> Algorithm:
@@ -197,10 +198,18 @@ def mirror_descent(
     maximum of L − KL(π_θ‖π_old)/η.
 
     delta: δ, nats per state: η is that of the natural gradient step of this length.  learning_rate: η itself instead.
-    iterations: natural gradient steps on one batch.  solver: of each of them.  damping: see `Algorithm`.
+    iterations: natural gradient steps on one batch.  limit: of the KL that is realised, nats per state; 10·δ, or none
+    for a learning rate, if not said.  solver: of each of the steps.  damping: see `Algorithm`.
     """
     solver = solver or ConjugateGradient(10)
-    step = MirrorDescent(learning_rate, delta if learning_rate is None else None, iterations, solver)
+    if learning_rate is None:
+        step = MirrorDescent(
+            delta=delta, iterations=iterations, solver=solver, limit=10 * delta if limit is None else limit
+        )
+    else:
+        step = MirrorDescent(
+            learning_rate, iterations=iterations, solver=solver, limit=math.inf if limit is None else limit
+        )
     return replace(npg(delta, solver=solver, damping=damping, step=step), name="mirror-descent")
 
 

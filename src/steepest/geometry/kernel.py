@@ -27,7 +27,7 @@ from steepest.geometry.local import Local, Tapped
 from steepest.taps import Tap
 
 _COLUMNS_AT_A_TIME = 64
-_ENTRIES_AT_A_TIME = 2**24  # of the gradients by a convolution's weights
+_ENTRIES_AT_A_TIME = 2**23  # of SSᵀ by one layer, and of the gradients by a convolution's weights
 
 
 def sample_kernel(
@@ -49,9 +49,10 @@ def sample_kernel(
     others = sum(leaves[n].size for n in tapped.rest)
     if others > rows.size:
         return None
-    kernel = jnp.zeros((rows.size, rows.size), rows.dtype)
-    for tap, x, b in zip(tapped.taps, tapped.inputs, _cotangents(tapped, spread, rows), strict=True):
-        kernel = kernel + _layer(tap, x, b)
+    layers = list(zip(tapped.taps, tapped.inputs, _cotangents(tapped, spread, rows), strict=True))
+    kernel = _of_vectors([layer for layer in layers if not _has_patches(layer[0])], rows)
+    for tap, x, b in (layer for layer in layers if _has_patches(layer[0])):
+        kernel = _with_patches(kernel, tap, x, b)
     return _with_columns(kernel, local.params, tapped.rest, forward) if others else kernel
 
 
@@ -64,32 +65,53 @@ def _cotangents(tapped: Tapped, spread: Callable[[Array], Any], rows: Any) -> tu
     return jax.vmap(one, out_axes=1)(jnp.eye(rows.shape[1], dtype=rows.dtype))
 
 
-def _layer(tap: Tap, x: Any, b: Array) -> Array:
-    """What a layer adds to SSᵀ.  x: [N,…,in].  b: [N,k,…,out]."""
-    states, k, *shape = b.shape
-    if tap.kind == "constant":
-        return _gram(b.reshape(states * k, -1))
-    if len(shape) == 1:
-        inputs = 0.0 if tap.weight is None else _gram(jnp.asarray(x, b.dtype))
-        whole = jnp.asarray(inputs + (tap.bias is not None), b.dtype) * jnp.ones((states, states), b.dtype)
-        product = _gram(b.reshape(states * k, -1)).reshape(states, k, states, k)
-        return (whole[:, None, :, None] * product).reshape(states * k, states * k)
-    b = b.reshape(states, k, -1, shape[-1])
-    kernel = jnp.zeros((states * k, states * k), b.dtype)
-    if tap.weight is not None:
-        kernel = _with_patches(kernel, jnp.asarray(x, b.dtype).reshape(states, b.shape[2], -1), b)
-    return kernel if tap.bias is None else kernel + _gram(jnp.sum(b, axis=2).reshape(states * k, -1))
+def _has_patches(tap: Tap) -> bool:
+    return tap.kind != "constant" and len(tap.shape) > 1
 
 
-def _with_patches(kernel: Array, x: Array, b: Array) -> Array:
-    """SSᵀ + Σ_f G_f G_fᵀ over the features f of the patches x [N,T,in], as many at a time as memory allows."""
-    rows, outputs, features = len(kernel), b.shape[-1], x.shape[-1]
+def _of_vectors(layers: list[tuple[Tap, Any, Array]], rows: Any) -> Array:
+    """SSᵀ of the dense layers and the constants, some states at a time: of every layer alone it is R×R numbers too."""
+    states, k = rows.shape
+    size = min(states, max(1, _ENTRIES_AT_A_TIME // (k * rows.size)))
+
+    def place(part: Array, kernel: Array) -> Array:
+        first = jnp.minimum(part * size, states - size)  # the last part overlaps the one before it
+
+        def some(x: Any) -> Array:
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(x, rows.dtype), first, size)
+
+        block = jnp.zeros((size, k, states, k), rows.dtype)
+        for tap, x, b in layers:
+            flat = b.reshape(rows.size, -1)
+            product = _products(some(b).reshape(size * k, -1), flat).reshape(block.shape)
+            if tap.kind == "dense":
+                inputs = 0.0 if tap.weight is None else _products(some(x), jnp.asarray(x, rows.dtype))
+                product = product * jnp.broadcast_to(inputs + (tap.bias is not None), (size, states))[:, None, :, None]
+            block = block + product
+        return jax.lax.dynamic_update_slice_in_dim(kernel, block.reshape(size * k, rows.size), first * k, axis=0)
+
+    return jax.lax.fori_loop(0, math.ceil(states / size), place, jnp.zeros((rows.size, rows.size), rows.dtype))
+
+
+def _with_patches(kernel: Array, tap: Tap, x: Any, b: Array) -> Array:
+    """SSᵀ with that of a convolution: Σ_f G_f G_fᵀ over the features f of its patches, some at a time.
+
+    x: [N,T,in].  b: [N,k,…,out], T positions.
+    """
+    states, k, outputs = len(b), b.shape[1], b.shape[-1]
+    b = b.reshape(states, k, -1, outputs)
+    if tap.bias is not None:
+        kernel = kernel + _gram(jnp.sum(b, axis=2).reshape(states * k, -1))
+    if tap.weight is None:
+        return kernel
+    x = jnp.asarray(x, b.dtype).reshape(states, b.shape[2], -1)
+    rows, features = len(kernel), x.shape[-1]
     parts = math.ceil(rows * outputs * features / _ENTRIES_AT_A_TIME)
     size = math.ceil(features / min(parts, features))
 
     def add(part: Array, kernel: Array) -> Array:
         first = jnp.minimum(part * size, features - size)  # the last part overlaps the one before it,
-        fresh = first + jnp.arange(size) >= part * size  # and does not count twice
+        fresh = first + jnp.arange(size) >= part * size  # and must not count twice
         some = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(x, first, size, axis=2), 0.0)
         gradients = jnp.einsum("ntf,nkto->nkfo", some, b, precision="highest")
         return kernel + _gram(gradients.reshape(rows, -1))
@@ -117,6 +139,10 @@ def _with_columns(kernel: Array, params: Any, numbers: tuple[int, ...], forward:
     return jax.lax.fori_loop(0, math.ceil(ends[-1] / _COLUMNS_AT_A_TIME), add, kernel)
 
 
+def _products(a: Array, b: Array) -> Array:
+    """ABᵀ, in full precision on every device."""
+    return jnp.matmul(a, b.T, precision="highest")
+
+
 def _gram(rows: Array) -> Array:
-    """AAᵀ, in full precision on every device."""
-    return jnp.matmul(rows, rows.T, precision="highest")
+    return _products(rows, rows)

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import partial_eval
 
 from steepest.distributions import Distribution, Policy
-from steepest.errors import UsageError
 from steepest.parameters import merge, split
 from steepest.taps import Listener, Tap, listening
 
@@ -101,21 +101,17 @@ def _listen(local: Local) -> Tapped:
         found.extend(taps)
         return z
 
-    jax.eval_shape(look, jax.tree.map(lambda x: x[0], local.obs))
+    one = jax.tree.map(lambda x: x[0], local.obs)
+    jax.eval_shape(look, one)
     dtype = leaves[0].dtype if leaves else jnp.float32
     zeros = [jnp.zeros((count, *tap.shape), dtype) for tap in found]
 
     def predict(perturbations: Any) -> tuple[Any, Any]:
         return jax.vmap(lambda o, p: heard(o, p)[:2])(local.obs, perturbations)
 
-    try:
-        _, pull, inputs = jax.vjp(predict, zeros, has_aux=True)
-    except jax.errors.UnexpectedTracerError as error:
-        raise UsageError(
-            "a layer of this policy is called inside a vmap or a scan of the policy's own, where its input cannot be "
-            "followed: use conjugate gradients, which need no layers"
-        ) from error
+    _, pull, inputs = jax.vjp(predict, zeros, has_aux=True)
     owners = [n for tap in found for n in (tap.weight, tap.bias) if n is not None]
+    owners += _beside(local, one, [z[0] for z in zeros])
     own = [all(owners.count(n) == 1 for n in (tap.weight, tap.bias) if n is not None) for tap in found]
     known = {n for tap, alone in zip(found, own, strict=True) if alone for n in (tap.weight, tap.bias)}
 
@@ -128,3 +124,16 @@ def _listen(local: Local) -> Tapped:
         lambda cotangent: mine(pull(cotangent)[0]),
         tuple(n for n in range(len(leaves)) if n not in known),
     )
+
+
+def _beside(local: Local, obs: Any, outputs: list[Array]) -> list[int]:
+    """The leaves that z depends on otherwise than through the layers' outputs, by number, as with tied weights."""
+    leaves, structure = jax.tree.flatten(local.params)
+
+    def predict(leaves: list[Array], outputs: list[Array]) -> Any:
+        with listening(Listener(leaves, outputs, alone=True)):
+            return merge(jax.tree.unflatten(structure, leaves), local.rest)(obs)
+
+    program = jax.make_jaxpr(predict)(leaves, outputs).jaxpr
+    _, used = partial_eval.dce_jaxpr(program, [True] * len(program.outvars))
+    return [n for n in range(len(leaves)) if used[n]]

@@ -45,7 +45,8 @@ class MirrorDescent:
     iterations: climbs, each a solve and a line search; the first is along x. 1 is the natural gradient step.
     solver: of the climbs after the first; where the algorithm's λ is 0, one that decides a rank is needed.
     backtracks: halve a climb at most so often; where none is better, the climb ends.
-    limit: refuse a step that realises more than so many nats per state of KL(π_old‖π_new).
+    limit: no climb goes where KL(π_old‖π_new) is more than so many nats per state: δ says what η is, and bounds
+        nothing, as a damped first step is shorter than what the climbs after it make of it.
     moment: of an update, within it; not to be set.
 
     The step size in the report is η; what it predicts is of the whole Δ, which is not along x.
@@ -98,6 +99,9 @@ class MirrorDescent:
         def height(theta: Any) -> Array:
             return trial(theta)[0] - reverse_kl(theta) / rate
 
+        def allowed(theta: Any) -> Array:
+            return jnp.where(trial(theta)[1] <= self.limit, height(theta), -jnp.inf)
+
         def direction(theta: Any) -> Any:
             here = fisher.operator(linearise(merge(theta, local.rest), batch.obs), batch).damped(metric.damping)
             return self.solver(here, jax.grad(height)(theta), None).x
@@ -106,7 +110,7 @@ class MirrorDescent:
             count, theta, at, _ = carry
             # the first is along x, by the solver and the dual of the algorithm
             along = jax.lax.cond(count == 0, lambda: solution.x, lambda: direction(theta))
-            theta, at, up, _ = self._search(height, theta, at, trees.scale(rate, along))
+            theta, at, up, _ = self._search(allowed, theta, at, trees.scale(rate, along))
             return jnp.where(up, count + 1, count), theta, at, up
 
         def climbing(carry: tuple) -> Array:
@@ -117,11 +121,7 @@ class MirrorDescent:
         count, theta, _, _ = jax.lax.while_loop(climbing, climb, start)
         gain, kl = trial(theta)
         finite = jnp.isfinite(gain) & jnp.isfinite(kl) & still_finite(theta, params)
-        after = jnp.select(
-            [~finite, count == 0, ~(kl <= self.limit)],
-            [Reason.NONFINITE_STEP, Reason.LINE_SEARCH, Reason.KL],
-            Reason.ACCEPTED,
-        )
+        after = jnp.where(finite, jnp.where(count > 0, Reason.ACCEPTED, Reason.LINE_SEARCH), Reason.NONFINITE_STEP)
         reason = jnp.where(before == Reason.ACCEPTED, after, before)
         taken = kept_unless(params, theta, rate, gain, kl, jnp.zeros((), jnp.int32), reason)
         details = {"reverse_kl": reverse_kl(taken.params), "learning_rate": rate, "climbs": count}

@@ -5,10 +5,10 @@
     otherwise                                            conjugate gradients
 
 Ten products of conjugate gradients cost 80NP operations on N = R/k states of a dense network; the solve in sample space
-22NP + 2RP for the passes, 4R²√(2P) for SSᵀ of two equal layers, and R³/3. With R·k ≤ 4√P the last two stay below half of
-what ten products cost, whatever P, and the solution is exact. Few batches are so small: with a row for each action taken
-(k = 1), 2 048 samples of a network of 270 000 parameters or more. Below 100 000 parameters a step takes little either
-way, and conjugate gradients remain.
+22NP + 2RP for the passes, 4R²√(2P) for SSᵀ of two equal layers, and R³/3. With R·k ≤ 4√P the last two stay below
+half of what ten products cost, whatever P, and the solution is exact. Few batches are so small: with a row for each
+action taken (k = 1), 2 048 samples of a network of 270 000 parameters or more. Below 100 000 parameters a step takes
+little either way, and conjugate gradients remain.
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ class Factor(eqx.Module):
 
 
 def factor(matrix: Float[Array, "n n"]) -> Factor:
-    """The eigendecomposition of a positive semi-definite matrix, with negative eigenvalues of rounding's size as 0.
+    """The eigendecomposition of a covariance, a sum of squares whose rounding below 0 is taken for 0.
 
-    Where the matrix is not positive semi-definite in its precision, or not finite, the values are NaN, and so is every
-    solve: as a Cholesky factorisation would have it.
+    Where an eigenvalue is less than −√eps times the largest, or the matrix is not finite, the values are NaN, and so is
+    every solve: as a Cholesky factorisation would have it.
     """
     values, vectors = jnp.linalg.eigh(matrix)
-    rounding = len(values) * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+    rounding = jnp.sqrt(jnp.finfo(values.dtype).eps) * jnp.max(jnp.abs(values))
     good = jnp.all(values >= -rounding) & jnp.all(jnp.isfinite(values))
     return Factor(jnp.where(good, jnp.maximum(values, 0.0), jnp.nan), vectors)
 

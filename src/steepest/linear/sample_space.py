@@ -64,8 +64,8 @@ class SampleSpace:
             raise UsageError(f"SampleSpace would factorise a {rows}×{rows} matrix, more than {self.rows} rows; "
                              "use ConjugateGradient, or a smaller batch")  # fmt: skip
         if undamped(operator) and rows * trees.size(rhs) > _ENTRIES:
-            raise UsageError(f"SampleSpace with λ = 0 would decompose a {rows}×{trees.size(rhs)} factor, more than 2^26 "
-                             "entries; give a damping, such as damping=0.1, or use ConjugateGradient")  # fmt: skip
+            raise UsageError(f"SampleSpace with λ = 0 would decompose a {rows}×{trees.size(rhs)} factor, more than "
+                             "2^26 entries; give a damping, such as damping=0.1, or use ConjugateGradient")  # fmt: skip
         if not self.remembers or last is None:
             return checked(operator, rhs, _solve(operator, rhs, dual))
         kept = trees.scale(self.momentum, last)

@@ -47,7 +47,8 @@ def _improvement(axes: Axes, data: Mapping[str, Any]) -> None:
     hidden = int(np.sum(~shown))
     if hidden:
         axes.plot([], [], " ", label=f"not drawn, realised ≤ 0: {hidden}")
-    axes.set(xscale="log", yscale="log")
+    if ends[1] > 30 * ends[0]:  # within a decade the labels of a logarithmic axis lie over one another
+        axes.set(xscale="log", yscale="log")
     axes.set_xlabel("predicted improvement (reward per state)")
     axes.set_ylabel("realised, of the surrogate")
 
@@ -86,9 +87,10 @@ def _damping(axes: Axes, data: Mapping[str, Any]) -> None:
     steps, values = np.array([row for row in rows if row[1] is not None], float).T
     axes.plot(steps, values, color=COLOURS[0], marker="o", ms=2, mew=0)
     axes.set_ylabel("damping λ")
-    if values.min() > 0:
+    if values.min() == values.max():
+        axes.set_ylim(0, 2 * values[0] or 1)
+    elif values.min() > 0:
         axes.set_yscale("log")
-        axes.set_ylim(values.min() / 3, values.max() * 3)
     _steps(axes)
 
 

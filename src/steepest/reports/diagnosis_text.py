@@ -112,12 +112,11 @@ def _kl(data: Mapping[str, Any]) -> Finding | None:
             f" The refresh of the observation statistics moved the policy by another {np.median(moved):.2g} nats per "
             "state on the median, outside the trust region."
         )
+    advice = ""
     if middle > CLOSE:
         advice = "The quadratic model is too short-sighted for these steps: a smaller delta, or more damping."
     elif middle < 1 / CLOSE:
-        advice = "Steps are shorter in KL than delta asks for: a larger delta would be used."
-    else:
-        advice = ""
+        advice = "The quadratic model overstates how far these steps go: a larger delta would be used."
     return Finding("kl", "Predicted and realised KL", says, advice)
 
 
@@ -136,8 +135,7 @@ def _improvement(data: Mapping[str, Any]) -> Finding | None:
 
 def _acceptance(data: Mapping[str, Any]) -> Finding:
     updates = data["updates"]
-    counts = reasons(updates)
-    total = sum(counts.values())
+    counts, total = reasons(updates), len(updates["step"])
     lost = {reason: n for reason, n in counts.most_common() if reason not in ("accepted", "no_gradient")}
     named = ", ".join(f"{reason} {n}" for reason, n in lost.items())
     share = sum(lost.values()) / total
@@ -148,9 +146,8 @@ def _acceptance(data: Mapping[str, Any]) -> Finding:
     back = np.array([b for b in updates["backtracks"] if b is not None], int)
     if back.any():
         says += f" The line search shrank the step in {np.count_nonzero(back)}, at most {_times(int(back.max()))}."
-    if share < REJECTED:
-        return Finding("acceptance", "Accepted updates", says, "")
-    return Finding("acceptance", "Accepted updates", says, _REMEDIES.get(next(iter(lost)), ""))
+    advice = _REMEDIES.get(next(iter(lost)), "") if share >= REJECTED else ""
+    return Finding("acceptance", "Accepted updates", says, advice)
 
 
 _REMEDIES = {
@@ -168,9 +165,8 @@ def _damping(data: Mapping[str, Any]) -> Finding | None:
     values = np.array([x for x in data["updates"]["damping"] if x is not None], float)
     if not values.size:
         return None
-    if values.min() == values.max():
-        says = f"λ was {values[0]:.3g} in all {_updates(values.size)}."
-    else:
+    says = f"λ was {values[0]:.3g} in all {_updates(values.size)}."
+    if values.min() < values.max():
         says = f"λ went from {values[0]:.3g} to {values[-1]:.3g}, between {values.min():.3g} and {values.max():.3g}."
     return Finding("damping", "Damping", says, "")
 
@@ -187,13 +183,13 @@ def _gradient(data: Mapping[str, Any], table: Mapping[str, Any]) -> Finding:
     says += f" Of natural directions, in the metric of F, it is {natural:.2f}." if natural is not None else ""
     if noise is None or not np.isfinite(noise):
         says += f" The batches agree in nothing that {run['rows']:,} rows can show."
-        return Finding("gradient", title, says, "Either the policy is as good as these advantages can tell, or the "
-                       "batch is far too small: more --rows would tell which.")  # fmt: skip
+        advice = "Either the policy is as good as these advantages can tell, or the batch is far too small."
+        return Finding("gradient", title, says, f"{advice} More --rows would tell which.")
     needed = noise * AIM**2 / (1 - AIM**2)
     says += f" The noise scale is {_count(noise)} rows: a cosine of {AIM} with the exact gradient takes about "
     says += f"{_count(needed)} rows."
-    return Finding("gradient", title, says, "A larger batch would give a better direction." if needed > run["batch"]
-                   else "")  # fmt: skip
+    advice = "A larger batch would give a better direction." if needed > run["batch"] else ""
+    return Finding("gradient", title, says, advice)
 
 
 def _spectrum(data: Mapping[str, Any], table: Mapping[str, Any]) -> Finding | None:
@@ -219,12 +215,11 @@ def _alignment(data: Mapping[str, Any], table: Mapping[str, Any]) -> Finding | N
 
 def _solver(data: Mapping[str, Any]) -> Finding:
     solver = data["solver"]
-    row = int(np.argmin(np.abs(np.asarray(solver["damping"]) - solver["used"])))
-    curve = np.asarray(solver["residual"])[row]
+    curve = _curve(solver)
     precise = np.flatnonzero(curve <= PRECISE)
     reached = f"is {curve[-1]:.2g} after {len(curve) - 1} iterations"
     if precise.size:
-        reached = f"falls below {PRECISE} after {precise[0]} iterations"
+        reached = f"first falls below {PRECISE} after {precise[0]} iterations"
     says = f"With λ = {solver['used']:.3g} the relative residual of conjugate gradients {reached}."
     used, residual = solver["iterations"], _residual(data)
     if used is None or residual is None:
@@ -245,12 +240,9 @@ def _line(table: Mapping[str, Any]) -> Finding:
         f"A step of the run's length from here realises {same:.3g} × its predicted KL on the rows that made it, and "
         f"{other:.3g} × on others."
     )
+    advice = "The quadratic model fails at this length: a smaller delta." if same > CLOSE else ""
     if other > CLOSE * same:
         advice = "The step is shortest where it was measured: a larger batch or more damping."
-    elif same > CLOSE:
-        advice = "The quadratic model fails at this length: a smaller delta."
-    else:
-        advice = ""
     return Finding("line", "KL along the direction", says, advice)
 
 
@@ -275,11 +267,13 @@ def _span(ratio: np.ndarray) -> str:
 
 
 def _residual(data: Mapping[str, Any]) -> float | None:
-    solver = data["solver"]
-    if solver["iterations"] is None:
-        return None
-    row = int(np.argmin(np.abs(np.asarray(solver["damping"]) - solver["used"])))
-    return float(np.asarray(solver["residual"])[row][solver["iterations"]])
+    used = data["solver"]["iterations"]
+    return None if used is None else float(_curve(data["solver"])[used])
+
+
+def _curve(solver: Mapping[str, Any]) -> np.ndarray:
+    """The residuals at the λ of the run."""
+    return np.asarray(solver["residual"])[int(np.argmin(np.abs(np.asarray(solver["damping"]) - solver["used"])))]
 
 
 def _over(a: float, b: float) -> float | None:

@@ -62,19 +62,20 @@ class CostMeter:
 
         Raises RunError where a step reported no cost, or one that is not finite.
         """
-        missing = rollout.valid if rollout.cost is None else rollout.valid & ~np.isfinite(rollout.cost)
+        cost = np.full(rollout.valid.shape, np.nan) if rollout.cost is None else rollout.cost
+        missing = rollout.valid & ~np.isfinite(cost)
         if missing.any():
             step, env = np.argwhere(missing)[0]
             raise RunError(
                 f"{name}: environment {env} of {self.envs} reported no finite info['cost'] in step {step} of the "
                 "rollout; with a cost limit every step must have one"
             )
-        everything = Sums(float(rollout.cost[rollout.valid].sum()), int(rollout.valid.sum()), len(episodes))
+        everything = Sums(float(cost[rollout.valid].sum()), int(rollout.valid.sum()), len(episodes))
         ended = Sums(sum(e.cost or 0.0 for e in episodes), sum(e.length for e in episodes), len(episodes))
         window = (*self.window, ended)
         while sum(each.episodes for each in window[1:]) >= self.envs:
             window = window[1:]
-        scale = self.scale.updated(rollout._replace(reward=rollout.cost), gamma)
+        scale = self.scale.updated(rollout._replace(reward=cost), gamma)
         return dataclasses.replace(self, all=_total([self.all, everything]), window=window, scale=scale)
 
     @property

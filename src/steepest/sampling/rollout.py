@@ -71,7 +71,8 @@ class Collector:
         if steps < 1:
             raise UsageError(f"a rollout has at least 1 step, got {steps}")
         episodes: list[Episode] = []
-        costs: list[np.ndarray] = []
+        costs = np.full((steps, self.world.envs), np.nan, np.float32)
+        charged = False
         obs = self.world.obs
         action = np.asarray(act(obs, 0))
         rollout = _empty(steps, obs, action)
@@ -84,9 +85,10 @@ class Collector:
             for column, value in zip(rollout[:-1], row[:-1], strict=True):
                 column[t] = value
             if row.cost is not None:
-                costs.append(row.cost)
+                costs[t] = row.cost
+                charged |= bool(row.valid.any())  # a row of ghosts says nothing
             self._account(row, episodes)
-        return rollout._replace(cost=np.stack(costs) if len(costs) == steps else None), episodes
+        return rollout._replace(cost=costs if charged else None), episodes
 
     def _account(self, row: Rollout, episodes: list[Episode]) -> None:
         returns = self.running.returns + row.reward

@@ -161,7 +161,7 @@ class TrainConfig:
     env: tyro.conf.Positional[str]
     """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
     algorithm: str = "trpo"
-    """pg, npg, trpo, covariant, natural-actor-critic or q-npg."""
+    """pg, npg, trpo, covariant, natural-actor-critic, q-npg, acktr; with a cost_limit cpo or trpo-lagrangian."""
     steps: int = 1_000_000
     """Environment steps in all, rounded up to whole batches."""
     seed: int = 0

@@ -7,6 +7,7 @@ from steepest.worlds.finite.finite_mdp import FiniteMDP
 from steepest.worlds.finite.generators import MDPS, chain, grid, random, two_state
 from steepest.worlds.finite.model import FiniteHorizonMDP
 from steepest.worlds.finite.pomdp import FinitePOMDP
+from steepest.worlds.finite.regularised import Regularised
 from steepest.worlds.finite.sampled import MDPWorld, make_mdp, sample_paths
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FiniteMDP",
     "FinitePOMDP",
     "MDPWorld",
+    "Regularised",
     "chain",
     "grid",
     "make_mdp",
