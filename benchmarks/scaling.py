@@ -5,11 +5,11 @@
     python benchmarks/scaling.py --cell sample-space 10000000 2048          # one cell, printed
 
 The policy is a Gaussian over ℝ⁸ with two equal hidden layers, observations in ℝ¹⁰⁰, float32, λ = 0.1; a step is one
-compiled `Algorithm.update`: gradient, solve, length and trust report. Every cell is a process of its own, and its memory
-all of that process, with the interpreter, JAX and the compilation; the row `imports` is such a process without a step.
-A row is added as a cell ends, and a cell whose row is there is not done again. What would take too long is not run, and
-its row says how long it would, from the largest cell of that method before it and the operations of both. `cpu_seconds`
-is the processor's time, the sum over the cores, which other work on the machine hardly changes, as it does `seconds`.
+compiled `Algorithm.update`: gradient, solve, length and trust report. Every cell is a process of its own, and its
+memory all of that process, with the interpreter, JAX and the compilation; the row `imports` is such a process without
+a step. A row is added as a cell ends, and a cell whose row is there is not done again. What would take too long is not
+run, and its row says how long it would, from the largest cell of that method before it and the operations of both.
+`cpu_seconds` is the processor's time, the sum over the cores: other work on the machine changes it less than `seconds`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PARAMETERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 SAMPLES = (1_024, 2_048, 8_192, 102_400)
 LIMIT = 40.0  # seconds of the processor that a step may be estimated at: all of it then takes some ten minutes
 FIELDS = [
-    "method", "parameters", "samples", "seconds", "median", "cpu_seconds", "repeats", "peak_mib", "iterations", "residual", "status",
-    "compile_seconds", "cores", "commit", "versions",
+    "method", "parameters", "samples", "seconds", "median", "cpu_seconds", "repeats", "peak_mib", "iterations",
+    "residual", "status", "compile_seconds", "cores", "commit", "versions",
 ]  # fmt: skip
 
 
@@ -124,7 +124,8 @@ def cell(method: str, parameters: int, samples: int) -> dict[str, Any]:
     state = algorithm.init(policy)
     start = time.perf_counter()
     try:
-        program = eqx.filter_jit(update).lower(algorithm, policy, state, batch, None).compile()
+        jitted: Any = eqx.filter_jit(update)
+        program = jitted.lower(algorithm, policy, state, batch, None).compile()
     except UsageError as error:
         return {"peak_mib": _peak(), "status": f"refused: {error}"}
     row: dict[str, Any] = {"compile_seconds": time.perf_counter() - start}
@@ -143,7 +144,11 @@ def cell(method: str, parameters: int, samples: int) -> dict[str, Any]:
 
 
 def problem(parameters: int, samples: int) -> tuple[Any, Any]:
-    """(policy of about as many parameters, a batch of its own actions with advantages that know nothing)."""
+    """(policy of about as many parameters, a batch of its own actions with advantages that know nothing).
+
+    Weights are N(0, 2/in): an orthogonal start of layers this wide takes longer than the step.
+    """
+    import equinox as eqx
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -151,26 +156,29 @@ def problem(parameters: int, samples: int) -> tuple[Any, Any]:
     from steepest.batch import Batch
     from steepest.policies import MlpGaussian
 
-    hidden = width(parameters)
-    policy = MlpGaussian(INPUTS, ACTIONS, (hidden, hidden), key=jax.random.key(0))
-    layers = policy.net.layers
-    rng = np.random.default_rng(0)
-    obs = rng.normal(size=(samples, INPUTS)).astype(np.float32)
-    x = obs
-    for layer in layers[:-1]:
-        x = np.tanh(x @ np.asarray(layer.weight))
-    mean = x @ np.asarray(layers[-1].weight)
-    noise = rng.normal(size=mean.shape).astype(np.float32)
-    one = np.ones((samples, 1), np.float32)
-    columns = (
-        obs,
-        one[:, 0] / samples,
-        (mean + np.exp(np.asarray(policy.log_std)) * noise)[:, None],
-        one,
-        rng.normal(size=(samples, 1)).astype(np.float32),
-        np.arange(samples, dtype=np.int32),
+    hidden, rng = width(parameters), np.random.default_rng(0)
+
+    def build(key: Any) -> MlpGaussian:
+        return MlpGaussian(INPUTS, ACTIONS, (hidden, hidden), key=key)
+
+    def draw(leaf: Any) -> Any:
+        scale = (2 / leaf.shape[0]) ** 0.5 if len(leaf.shape) == 2 else 0.0
+        return jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32)
+
+    policy = jax.tree.map(draw, eqx.filter_eval_shape(build, jax.random.key(0)))
+    obs = jnp.asarray(rng.normal(size=(samples, INPUTS)), jnp.float32)
+    mean = jax.jit(jax.vmap(lambda o: policy(o).mean))(obs)
+    noise = jnp.asarray(rng.normal(size=mean.shape), jnp.float32)
+    one = jnp.ones((samples, 1))
+    batch = Batch(
+        obs=obs,
+        weight=one[:, 0] / samples,
+        action=(mean + noise)[:, None],
+        action_weight=one,
+        advantage=jnp.asarray(rng.normal(size=(samples, 1)), jnp.float32),
+        segment=jnp.arange(samples),
     )
-    return policy, Batch(*map(jnp.asarray, columns))
+    return policy, batch
 
 
 def _peak() -> float:

@@ -128,9 +128,9 @@ def test_on_one_problem_spring_tends_to_a_smaller_damping() -> None:
     [
         (330, 64, st.empirical_fisher, 0.1, SampleSpace()),  # 110 000 parameters and more
         (330, 64, st.empirical_fisher, 0.0, ConjugateGradient(7)),
-        (330, 20, st.fisher, 0.1, SampleSpace()),  # k = 8 of them: 160 · 8 ≤ 4√P = 1 337
-        (330, 22, st.fisher, 0.1, ConjugateGradient(7)),
-        (330, 1_400, st.empirical_fisher, 0.1, ConjugateGradient(7)),
+        (330, 15, st.fisher, 0.1, SampleSpace()),  # k = 8 of them: 120 · 8 ≤ 3√P = 1 002
+        (330, 16, st.fisher, 0.1, ConjugateGradient(7)),
+        (330, 1_010, st.empirical_fisher, 0.1, ConjugateGradient(7)),
         (330, 64, st.trajectory, 0.1, ConjugateGradient(7)),  # no dual
         (64, 64, st.empirical_fisher, 0.1, ConjugateGradient(7)),
     ],

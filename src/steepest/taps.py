@@ -65,8 +65,8 @@ class Listener:
             return s  # not θ itself: frozen, or computed from something else
         if self.within != get_opaque_trace_state(convention="flax"):
             raise UsageError(
-                "a layer of this policy is called inside a vmap or a scan of the policy's own, where its input cannot be "
-                "followed: use conjugate gradients, which need no layers"
+                "a layer of this policy is called inside a vmap or a scan of the policy's own, where its input cannot "
+                "be followed: use conjugate gradients, which need no layers"
             )
         self.taps.append(Tap(kind, where[0], where[1], s.shape))
         self.inputs.append(None if x is None else x())
