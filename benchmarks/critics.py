@@ -6,7 +6,7 @@
 
 A row is added to benchmarks/results/critics.csv as a run ends, and a run whose row is there is not done again. The
 seconds are those that the run's process had a processor, on one core the seconds of a machine that does nothing else:
-`taskset -c 1 python …`.
+`taskset -c 1 python …`. (In critics-screened.csv they are wall seconds of a busy machine, the tenth percentile.)
 """
 
 from __future__ import annotations

@@ -182,7 +182,10 @@ def test_degenerate_cases(kind: str, name: str) -> None:
         assert bool(info.accepted[i]) == (reasons[i] == Reason.ACCEPTED), said
         assert int(state.failures[i]) == reasons[i].failed, said
         if reasons[i] == Reason.ACCEPTED:
-            assert all(np.isfinite(np.asarray(x[i])).all() for x in jax.tree.leaves(info)), said
+            # what a gradient step's KL would be in the quadratic model may be beyond float32; what it was may not
+            told = info._replace(predicted_kl=info.kl) if name == "pg" else info
+            assert all(np.isfinite(np.asarray(x[i])).all() for x in jax.tree.leaves(told)), said
+            assert not np.isnan(info.predicted_kl[i]), said
             if name in SURE:
                 assert kl[i] <= DELTA * 1.01, (said, kl[i], float(info.kl[i]))
                 assert name not in RISING or float(info.improvement[i]) > 0, said
@@ -193,7 +196,7 @@ def test_degenerate_cases(kind: str, name: str) -> None:
                 np.testing.assert_array_equal(a[i], b[i], err_msg=said)
             assert float(info.kl[i]) == 0 and float(info.improvement[i]) == 0, said  # noqa: PT018
     for i, faults in enumerate(what):
-        if "no advantage" in faults and "not finite" not in faults:
+        if "no advantage" in faults and "not finite" not in faults and name not in ("cpo", "trpo-entropy"):
             assert reasons[i] in (Reason.NO_GRADIENT, Reason.NONFINITE_GRADIENT), f"case {i}: {faults}: {reasons[i]}"
         if "a row that is not finite" in faults and "one sample" not in faults:
             assert reasons[i] == Reason.NONFINITE_GRADIENT, f"case {i}: {faults}: {reasons[i]}"

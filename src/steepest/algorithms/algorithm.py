@@ -179,7 +179,7 @@ def update(
     )
     info = StepInfo(
         gradient_norm=trees.norm(gradient.vector),
-        natural_norm=jnp.sqrt(jnp.maximum(ascent, 0.0)),
+        natural_norm=_root_of_product(gradient.vector, solution.x),
         predicted_kl=0.5 * quadratic,
         kl=taken.kl,
         predicted_improvement=predicted,
@@ -246,6 +246,14 @@ def _gradient_itself(gradient: Gradient) -> Solution:
     status = jnp.where(finite, Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
     x = trees.where(finite, gradient.vector, trees.zeros_like(gradient.vector))
     return Solution(x, status, jnp.zeros((), trees.norm(x).dtype), jnp.zeros((), jnp.int32))
+
+
+def _root_of_product(g: Any, x: Any) -> Array:
+    """√(gᵀx), 0 where that is negative, without overflow on the way: advantages may be of any size."""
+    a, b = trees.norm(g), trees.norm(x)
+    known = (a > 0) & (b > 0) & jnp.isfinite(a) & jnp.isfinite(b)
+    cosine = trees.dot(*(trees.scale(1.0 / jnp.where(known, n, 1.0), v) for n, v in ((a, g), (b, x))))
+    return jnp.where(known, jnp.sqrt(jnp.maximum(cosine, 0.0)) * jnp.sqrt(a) * jnp.sqrt(b), 0.0)
 
 
 def _entropy(local: Local, batch: Batch) -> Array:

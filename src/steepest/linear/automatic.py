@@ -6,10 +6,10 @@
 
 Ten products of conjugate gradients cost 80NP operations on N = R/k states of a dense network; the solve in sample space
 22NP + 2RP for the passes, 4R²√(2P) for SSᵀ of two equal layers, and R³/3, which runs at a lower rate. With R·k ≤ 3√P
-all of it is about half of what ten products cost, and the solution is exact (measured, on one core: equal cost at
-R = 3.2√P for 10⁵ parameters). Few batches are so small: with a row for each action taken (k = 1), 2 048 samples of a
-network of 470 000 parameters or more. Below 100 000 parameters a step takes little either way, and conjugate gradients
-remain.
+all of it is about half of what ten products cost, and the solution is exact. Measured on one core, for a Gaussian with
+two equal layers and a row for each action taken: 0.51 s against 1.00 s for 10⁶ parameters and 2 048 samples (R = 2√P),
+equal for 10⁵ and 1 024 (R = 3.2√P). Few batches are so small: 2 048 samples of a network of 470 000 parameters or more.
+Below 100 000 parameters a step takes little either way, and conjugate gradients remain.
 """
 
 from __future__ import annotations
