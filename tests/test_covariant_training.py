@@ -18,8 +18,9 @@ from steepest.geometry import trajectory
 from steepest.spaces import Box, Discrete
 from steepest.training.assembly import build_learner
 from steepest.training.composition import build_algorithm
-from steepest.training.config import UpdateConfig, with_settings
+from steepest.training.config import UpdateConfig
 from steepest.training.presets import resolve
+from steepest.training.settings import with_settings
 
 SMALL: dict[str, Any] = {
     "steps": 1000,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +113,8 @@ class TestRelative:
                 for name, damping in (("relative", st.RelativeDamping(0.3)), ("absolute", 0.01)):
                     algorithm = Algorithm("npg", expected_advantage, fisher, Direct(), Normalised(1e-4), damping)
                     new, _, _ = algorithm.update(scaled, algorithm.init(scaled), batch)
-                    steps[name, c] = np.asarray(jax.vmap(new)(batch.obs).probs)
+                    says: Any = jax.vmap(new)(batch.obs)
+                    steps[name, c] = np.asarray(says.probs)
             np.testing.assert_allclose(steps["relative", 100.0], steps["relative", 1.0], rtol=1e-10)
             assert np.abs(steps["absolute", 100.0] - steps["absolute", 1.0]).max() > 1e-5
 
@@ -131,13 +134,15 @@ class TestRelative:
 @pytest.mark.parametrize("rule", [st.LevenbergMarquardt(), st.RelativeDamping()])
 def test_a_rule_is_a_damping_and_compiles_once(rule: Damping) -> None:
     assert isinstance(rule, Damping)
-    from steepest.algorithms import algorithm as room
+    from steepest.algorithms import algorithm
+
+    room: Any = algorithm
 
     policy, batch = in_dtype(problem("mlp-categorical"), jnp.float32)
-    algorithm = st.trpo(damping=rule)
-    state, before = algorithm.init(policy), room._update._cached._cache_size()
+    method = st.trpo(damping=rule)
+    state, before = method.init(policy), room._update._cached._cache_size()
     for _ in range(4):
-        policy, state, info = algorithm.update(policy, state, batch)
+        policy, state, info = method.update(policy, state, batch)
         assert Reason(int(info.reason)) in (Reason.ACCEPTED, Reason.LINE_SEARCH)
     assert room._update._cached._cache_size() == before + 1
 

@@ -160,7 +160,7 @@ def kl_in_float64(old: Any, new: Any, batch: Batch) -> np.ndarray:
     says = [jax.vmap(lambda p, obs: jax.vmap(p)(obs))(policy, batch.obs) for policy in (old, new)]
     with jax.enable_x64(True):
         double = [jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), d) for d in says]
-        return np.asarray(jax.vmap(mean_kl)(*double, jnp.asarray(np.asarray(batch.weight), jnp.float64)))
+        return np.asarray(jax.vmap(mean_kl)(double[0], double[1], jnp.asarray(np.asarray(batch.weight), jnp.float64)))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

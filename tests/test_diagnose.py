@@ -20,8 +20,8 @@ from steepest.reports.diagnosis_text import numbers, pairs
 from steepest.runs import RunFolder, read_lines
 from steepest.sampling.rollout import Collector
 from steepest.training import new_batches
-from steepest.training.config import from_record
 from steepest.training.diagnose import diagnose
+from steepest.training.settings import from_record
 from steepest.worlds import make_world
 from steepest.worlds.finite.sampled import make_mdp
 

@@ -119,7 +119,7 @@ def test_N6_products(kind: str, metric: str, dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
         policy, batch = in_dtype(problem(kind), DTYPES[dtype])
         local = linearise(policy, batch.obs)
-        operator = METRICS[metric].operator(local, batch)
+        operator: Any = METRICS[metric].operator(local, batch)
         expected = oracle(kind)[metric]
         if isinstance(operator, Measured):
             assert relative(operator.length.matrix(local.params), oracle(kind)["fisher"]) < PRODUCTS[dtype]

@@ -204,7 +204,7 @@ def test_the_batch_is_a_distribution_with_the_moments_of_the_states(world, polic
         weight, obs = world.horizon * batch.weight[rows], batch.obs[rows]
         np.testing.assert_allclose(weight @ obs, mean[h], atol=EXACT)
         np.testing.assert_allclose((weight * obs.T) @ obs - np.outer(mean[h], mean[h]), covariance[h], atol=1e-10)
-    assert {np.asarray(leaf).dtype for leaf in batch} == {np.dtype(np.float64), np.dtype(np.int32)}
+    assert {np.asarray(leaf).dtype for leaf in jax.tree.leaves(batch)} == {np.dtype(np.float64), np.dtype(np.int32)}
 
 
 def test_advantages_are_what_one_action_changes_of_the_cost(world, policies):

@@ -15,7 +15,8 @@ from steepest.critics import NaturalFit, trust_region
 from steepest.linear import ConjugateGradient
 from steepest.runs import RunFolder
 from steepest.training.assembly import build_learner
-from steepest.training.config import CriticConfig, from_record, to_record, with_settings
+from steepest.training.config import CriticConfig
+from steepest.training.settings import from_record, to_record, with_settings
 
 SMALL: dict[str, Any] = {
     "steps": 128,

@@ -55,7 +55,7 @@ def test_sparse_is_the_dense_mdp(size):
     assert_close(value, dense.optimal()[0])
     np.testing.assert_array_equal(plan, dense.optimal()[1])
     scale = np.max(np.abs(dense.action_values(policy)))
-    for ours, theirs in zip(world.batch(policy), dense.batch(policy), strict=True):
+    for ours, theirs in zip(*map(jax.tree.leaves, (world.batch(policy), dense.batch(policy))), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * scale)
         assert ours.dtype == theirs.dtype
 

@@ -86,7 +86,8 @@ def test_nothing_changes_for_who_does_not_listen() -> None:
     policy, obs = images()
     local = linearise(policy, obs)
     local.taps()
-    np.testing.assert_array_equal(local.distribution.logits, jax.vmap(policy)(obs).logits)
+    distribution: Any = local.distribution
+    np.testing.assert_array_equal(distribution.logits, jax.vmap(policy)(obs).logits)
     silent = str(jax.make_jaxpr(jax.vmap(policy))(obs))
     heard = str(jax.make_jaxpr(lambda images: linearise(policy, images).taps().inputs)(obs))
     assert silent.count("conv_general_dilated[") == 2  # the patches are cut for listeners alone
@@ -136,6 +137,8 @@ def test_a_subset_is_the_same_policy_over_fewer_observations() -> None:
     policy, obs = gaussian()
     local = linearise(policy, obs)
     part = local.subset(jnp.asarray([4, 1]))
-    np.testing.assert_allclose(part.distribution.mean, local.distribution.mean[jnp.asarray([4, 1])], rtol=1e-12)
+    some: Any = part.distribution
+    every: Any = local.distribution
+    np.testing.assert_allclose(some.mean, every.mean[jnp.asarray([4, 1])], rtol=1e-12)
     theta = jax.tree.map(lambda x: x + 0.1, local.params)
     np.testing.assert_allclose(part.predict(theta).mean, local.predict(theta).mean[jnp.asarray([4, 1])], rtol=1e-12)

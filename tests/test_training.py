@@ -25,9 +25,10 @@ from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
 from steepest.training.assembly import build_learner
 from steepest.training.composition import build_algorithm
-from steepest.training.config import UpdateConfig, from_record, to_record, with_settings
+from steepest.training.config import UpdateConfig
 from steepest.training.learner import Learner
 from steepest.training.presets import resolve
+from steepest.training.settings import from_record, to_record, with_settings
 
 SMALL: dict[str, Any] = {
     "steps": 512,
@@ -395,7 +396,16 @@ class TestConfig:
         assert from_record(json.loads(json.dumps(to_record(config)))) == config
 
     def test_every_setting_of_the_update_reaches_the_algorithm(self) -> None:
-        config = UpdateConfig(0.02, 0.3, "cg", 7, "empirical-fisher", True, 3, 0.5)
+        config = UpdateConfig(
+            0.02,
+            damping=0.3,
+            solver="cg",
+            cg_iterations=7,
+            metric="empirical-fisher",
+            damped_form=True,
+            backtracks=3,
+            shrink=0.5,
+        )
         fisher, cg = st.empirical_fisher, st.ConjugateGradient(7)
         step, region = st.Normalised(0.02, damped_form=True), st.TrustRegion(0.02, 3, 0.5, True)
         assert build_algorithm("pg", UpdateConfig(0.02, damped_form=True)) == st.pg(step=step)

@@ -24,9 +24,9 @@ from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Box, describe
 from steepest.training.assembly import build_learner
 from steepest.training.collecting import SinglePath, VinePath, build_gather
-from steepest.training.config import with_settings
 from steepest.training.learner import _vine_batch
 from steepest.training.presets import resolve
+from steepest.training.settings import with_settings
 from steepest.worlds import make_world
 
 SMALL: dict[str, Any] = {

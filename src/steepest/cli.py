@@ -107,9 +107,9 @@ class Evaluate:
 
     def __call__(self) -> int:
         from steepest.runs import RunFolder
-        from steepest.training.config import from_record
         from steepest.training.evaluation import evaluate
         from steepest.training.persistence import load, needs
+        from steepest.training.settings import from_record
 
         _cache_compilations()
         agent = load(self.run, checkpoint=self.checkpoint)

@@ -55,7 +55,7 @@ def npg(
     *,
     metric: Metric = fisher,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
     step: Step | None = None,
 ) -> Algorithm:
     """Natural policy gradient (Kakade 2001) with steps of ½ΔᵀFΔ = δ, nats per state.
@@ -67,7 +67,11 @@ def npg(
 
 
 def covariant(
-    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+    delta: float = 0.01,
+    *,
+    solver: Solver | None = None,
+    damping: float | Damping | None = None,
+    step: Step | None = None,
 ) -> Algorithm:
     """Covariant policy search (Bagnell & Schneider 2003): NPG in the metric on paths, per state.
 
@@ -78,7 +82,11 @@ def covariant(
 
 
 def natural_actor_critic(
-    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+    delta: float = 0.01,
+    *,
+    solver: Solver | None = None,
+    damping: float | Damping | None = None,
+    step: Step | None = None,
 ) -> Algorithm:
     """Natural actor–critic (Peters & Schaal 2008): step along the weights of the compatible critic.
 
@@ -92,7 +100,11 @@ def natural_actor_critic(
 
 
 def q_npg(
-    delta: float = 0.01, *, solver: Solver | None = None, damping: float | None = None, step: Step | None = None
+    delta: float = 0.01,
+    *,
+    solver: Solver | None = None,
+    damping: float | Damping | None = None,
+    step: Step | None = None,
 ) -> Algorithm:
     """Q-NPG (Agarwal et al. 2021): step along the weights that fit the advantages by the gradients of the logits.
 
@@ -133,7 +145,7 @@ def trpo(
     *,
     metric: Metric = fisher,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
     step: Step | None = None,
 ) -> Algorithm:
     """Trust-region policy optimisation (Schulman et al. 2015), single path: NPG by conjugate gradients with a line
@@ -150,7 +162,7 @@ def cpo(
     *,
     metric: Metric = fisher,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
     step: Step | None = None,
 ) -> Algorithm:
     """Constrained policy optimisation (Achiam et al. 2017): TRPO whose step keeps a cost within its limit, or recovers
@@ -170,7 +182,7 @@ def trpo_lagrangian(
     price: Lagrangian | None = None,
     metric: Metric = fisher,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
     step: Step | None = None,
 ) -> Algorithm:
     """TRPO on the reward less the price of a cost, which rises while the limit is exceeded (Ray et al. 2019; Stooke et
@@ -192,7 +204,7 @@ def mirror_descent(
     iterations: int = 5,
     limit: float | None = None,
     solver: Solver | None = None,
-    damping: float | None = None,
+    damping: float | Damping | None = None,
 ) -> Algorithm:
     """Mirror descent policy optimisation (Tomar et al. 2020): NPG that goes on, from where its step has ended, to the
     maximum of L − KL(π_θ‖π_old)/η.

@@ -35,10 +35,11 @@ from steepest.linear import DIRECT_UP_TO, Automatic, ConjugateGradient
 from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
 from steepest.spaces import describe
-from steepest.training.config import TrainConfig, check_seed, from_record
+from steepest.training.config import TrainConfig, check_seed
 from steepest.training.new_batches import Loaded, all_but, collect_batches, cut, load_measured, merged
 from steepest.training.persistence import needs
 from steepest.training.presets import resolve
+from steepest.training.settings import from_record
 from steepest.worlds import is_made, make_world
 
 BATCHES = 16

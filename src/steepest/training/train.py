@@ -28,15 +28,7 @@ from steepest.training.assembly import build_agent, build_critic, build_learner,
 from steepest.training.callbacks import Callback, StopAtReturn
 from steepest.training.collecting import Gather, build_gather
 from steepest.training.composition import build_algorithm
-from steepest.training.config import (
-    PolicyConfig,
-    TrainConfig,
-    UpdateConfig,
-    check,
-    from_record,
-    to_record,
-    with_settings,
-)
+from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig, check
 from steepest.training.constraint import build_meter, check_constraint
 from steepest.training.display import ProgressDisplay
 from steepest.training.evaluation import evaluate, play
@@ -45,6 +37,7 @@ from steepest.training.loop import Loop
 from steepest.training.persistence import Progress, Snapshot, needs, restore_agent, restore_costs, restore_learner
 from steepest.training.presets import resolve
 from steepest.training.recorder import Recorder
+from steepest.training.settings import from_record, to_record, with_settings
 from steepest.training.signals import Interruption
 from steepest.worlds import is_made, make_world
 from steepest.worlds.world import World
