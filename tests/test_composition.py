@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 import steepest as st
@@ -20,10 +23,15 @@ from steepest.geometry import (
     expected_advantage,
     fisher,
     kronecker,
+    trajectory,
 )
 from steepest.linear import ConjugateGradient, Factored, SampleSpace
+from steepest.policies import MlpCategorical
+from steepest.spaces import Box, Discrete
+from steepest.training.assembly import build_learner, check_update
 from steepest.training.composition import build_algorithm
-from steepest.training.config import TrainConfig, UpdateConfig, check
+from steepest.training.config import SamplingConfig, TrainConfig, UpdateConfig, check
+from steepest.training.presets import resolve
 
 
 def made(name: str = "trpo", updates: int = 1, **settings: Any) -> Any:
@@ -81,6 +89,12 @@ REFUSED = [
     ("cpo", {"divergence": "max"}, "choose trpo"),
     ("trpo", {"delta": 0.01, "delta_final": 0.02}, "at most delta"),
     ("trpo-lagrangian", {"entropy": 0.1}, "npg or trpo"),
+    ("npg", {"entropy": 0.1, "solver": "sample-space"}, "metric=fisher"),
+    ("mirror-descent", {"metric": "kronecker"}, "solver=direct"),
+    ("mirror-descent", {"solver": "sample-space"}, "solver=direct"),
+    ("mirror-descent", {"damped_form": True}, "leave it out"),
+    ("cpo", {"damped_form": True}, "leave it out"),
+    ("trpo", {"divergence": "max", "damped_form": True}, "leave it out"),
 ]
 
 
@@ -103,6 +117,32 @@ def test_contradictions_are_refused_with_what_would_work(name: str, settings: di
 def test_numbers_out_of_range(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(st.UsageError, match=complaint):
         check(TrainConfig("CartPole-v1", update=UpdateConfig(**settings)))
+
+
+@pytest.mark.parametrize("algorithm", ["npg", "acktr", "natural-actor-critic", "mirror-descent"])
+def test_every_method_that_compares_actions_is_let_through_with_a_vine(algorithm: str) -> None:
+    config = TrainConfig("CartPole-v1", algorithm=algorithm, steps=100, sampling=SamplingConfig(scheme="vine"))
+    config = resolve(config, Discrete(2))
+    learner = build_learner(config, build_algorithm(algorithm, config.update))
+    policy = MlpCategorical(4, 2, (8,), key=jax.random.key(0))
+    check_update(learner.algorithm, policy, config, Box(-np.ones(4), np.ones(4)))
+
+
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [({"metric": Subsampled(trajectory, 0.5)}, "whole paths"), ({"objective": EntropyRegularised(0.5)}, "entropy")],
+)
+def test_what_a_vine_has_not_is_refused_within_other_parts_too(part: dict[str, Any], complaint: str) -> None:
+    config = resolve(TrainConfig("CartPole-v1", sampling=SamplingConfig(scheme="vine")), Discrete(2))
+    with pytest.raises(st.UsageError, match=complaint):
+        build_learner(config, dataclasses.replace(st.trpo(), **part))
+
+
+def test_delta_final_counts_the_branches_of_a_vine() -> None:
+    plain = resolve(TrainConfig("CartPole-v1"), Discrete(2))
+    vine = resolve(TrainConfig("CartPole-v1", sampling=SamplingConfig(scheme="vine")), Discrete(2))
+    assert plain.branch_steps == 0
+    assert vine.branch_steps == 64 * 2 * (vine.vine.length or 0) > 0
 
 
 def test_what_no_update_can_be_made_of_is_refused_before_anything_is_written(tmp_path: Any) -> None:

@@ -17,7 +17,7 @@ from steepest.batch import Rollout
 from steepest.critics import AdamFit, StateValue
 from steepest.errors import RunError, UsageError
 from steepest.runs import read_lines
-from steepest.sampling.cost_meter import CostMeter, Limited
+from steepest.sampling.cost_meter import CostMeter, Limited, Sums
 from steepest.sampling.rollout import Collector, collect
 from steepest.training import learner as learning
 from steepest.training.learner import Learner
@@ -116,7 +116,7 @@ def test_the_cost_of_a_batch_is_the_advantage_of_the_cost() -> None:
     rollout = Rollout(obs, obs, cost, after, ended, np.zeros(shape, bool), np.ones(shape, bool), cost)
     critic = StateValue(3, (4,), key=jax.random.key(0))
     learner = Learner(st.npg(), AdamFit(epochs=1, minibatch=4), 0.9, 0.8, True, None, 0.9, 0.8)
-    limited = Limited(np.float32(0.3), np.float32(2.0))
+    limited = Limited(np.float32(0.3), np.float32(2.0), np.float32(1.0))
     found, value, target = learning._cost(learner, critic, rollout, limited, obs, after)
     value_2d, after_2d = (jax.vmap(jax.vmap(critic))(x) for x in (obs, after))
     advantage, expected = learning.gae(
@@ -127,6 +127,16 @@ def test_the_cost_of_a_batch_is_the_advantage_of_the_cost() -> None:
     np.testing.assert_array_equal(target, expected.ravel())
     np.testing.assert_array_equal(value, value_2d.ravel())
     assert float(found.excess) == np.float32(0.3)
+    none_seen = learning._cost(learner, critic, rollout, limited._replace(seen=np.float32(0.0)), obs, after)
+    np.testing.assert_array_equal(none_seen[0].advantage, 0.0)  # a critic that was fitted to no cost has only noise
+
+
+def test_episodes_under_way_count_as_ended_beside_those_that_are() -> None:
+    """Of four episodes two have ended, with fewer than one an environment: J_C is over all six that have begun."""
+    meter = CostMeter(6.0, 4, CostMeter.empty(6.0, 4).scale, Sums(40.0, 40, 2), (Sums(10.0, 10, 2),))
+    assert meter.cost == pytest.approx(40 / 6)
+    assert float(meter.limited.excess) == pytest.approx((40 - 6 * 6) / 40)
+    assert meter.limited.seen == 0.0
 
 
 @pytest.fixture(scope="module")

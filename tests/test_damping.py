@@ -34,6 +34,7 @@ class TestLevenbergMarquardt:
             (agreement(np.nan), 0.2),
             (agreement(0.0, accepted=False), 0.2),  # no step: more of the gradient's direction
             (agreement(0.0, accepted=False, tried=False), 0.1),  # no gradient: nothing is learnt about λ
+            (Agreement(jnp.asarray(-1.0), jnp.asarray(-1.0), jnp.asarray(True), jnp.asarray(True)), 0.1),  # recovering
         ],
     )
     @pytest.mark.claim("LM")

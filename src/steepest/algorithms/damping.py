@@ -56,7 +56,8 @@ class LevenbergMarquardt:
 
     initial: the first λ.  least, most: λ never leaves [least, most].  growth: > 1, the factor of one change.
 
-    An update without a gradient changes nothing. Raises UsageError for settings that contradict one another.
+    An update without a gradient changes nothing, nor does a step that was not to gain anything. Raises UsageError for
+    settings that contradict one another.
     """
 
     initial: float = 0.1
@@ -86,7 +87,9 @@ class LevenbergMarquardt:
         poor = ~agreement.accepted | ~(ratio >= 0.25)  # a ratio that is not a number is poor
         factor = jnp.where(good, 1.0 / self.growth, jnp.where(poor, self.growth, 1.0))
         changed = jnp.clip(carried * factor, self.least, self.most).astype(carried.dtype)
-        return jnp.where(agreement.tried, changed, carried)
+        # a constrained step may give reward away on purpose: that its prediction is not positive says nothing of λ
+        telling = agreement.tried & (~agreement.accepted | ~(agreement.predicted <= 0))
+        return jnp.where(telling, changed, carried)
 
 
 @dataclass(frozen=True)

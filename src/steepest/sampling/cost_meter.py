@@ -33,10 +33,12 @@ _NOTHING = Sums(0.0, 0, 0)
 
 
 class Limited(NamedTuple):
-    """What a learner needs of it.  excess: c, per step.  scale: what the cost critic's costs are divided by."""
+    """What a learner needs of it.  excess: c, per step.  scale: what the cost critic's costs are divided by.  seen: 1
+    once there was a cost other than 0, and 0 before: a critic that was fitted to none has noise for advantages."""
 
     excess: np.float32
     scale: np.float32
+    seen: np.float32
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class CostMeter:
     def sums(self) -> Sums:
         """What J_C is the mean of."""
         ended = _total(self.window)
-        return ended if ended.episodes >= self.envs else self.all._replace(episodes=self.envs)
+        return ended if ended.episodes >= self.envs else self.all._replace(episodes=self.all.episodes + self.envs)
 
     @property
     def cost(self) -> float:
@@ -93,7 +95,8 @@ class CostMeter:
     def limited(self) -> Limited:
         """c, and the scale."""
         sums = self.sums
-        return Limited(np.float32((sums.cost - self.limit * sums.episodes) / max(sums.steps, 1)), self.scale.value)
+        excess = np.float32((sums.cost - self.limit * sums.episodes) / max(sums.steps, 1))
+        return Limited(excess, self.scale.value, np.float32(self.scale.statistics.m2 > 0))
 
 
 def _total(sums: Sequence[Sums]) -> Sums:

@@ -19,6 +19,8 @@ from steepest.batch import Batch, Cost
 from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
 from steepest.errors import UsageError
 from steepest.geometry import (
+    EntropyRegularised,
+    Trajectory,
     empirical_fisher,
     euclidean,
     expected_advantage,
@@ -74,13 +76,16 @@ def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observa
     if isinstance(algorithm.solver, ConjugateGradient | None) and algorithm.metric in _ANY_POLICY:
         return
     rows, obs = config.batch, example(observation)
+    compared = config.vine.actions if config.sampling.scheme == "vine" else 1
+    assert compared is not None
 
     def first(policy: Any) -> Any:
         seen = jnp.zeros((rows, *obs.shape), obs.dtype)
         action = jax.vmap(policy)(seen).mode()
-        per_row, per_sample = jnp.zeros(rows), jnp.zeros((rows, 1))
+        actions = jnp.stack([action] * compared, axis=1)
+        per_row, per_sample = jnp.zeros(rows), jnp.zeros((rows, compared))
         cost = Cost(per_sample, jnp.zeros(()))
-        batch = Batch(seen, per_row, action[:, None], per_sample, per_sample, jnp.zeros(rows, jnp.int32), cost)
+        batch = Batch(seen, per_row, actions, per_sample, per_sample, jnp.zeros(rows, jnp.int32), cost)
         return update(algorithm, policy, algorithm.init(policy), batch, jax.random.key(0))
 
     eqx.filter_eval_shape(first, policy)
@@ -127,9 +132,18 @@ def build_learner(config: TrainConfig, algorithm: Algorithm) -> Learner:
 def _for_vine(algorithm: Algorithm) -> Algorithm:
     """The algorithm with the objective that compares the actions of a state, where it had the plain surrogate.
 
-    Raises UsageError for a metric on paths: a vine's rows are states, each with several actions.
+    Raises UsageError for a metric on paths, as a vine's rows are states, each with several actions, and for an
+    objective with entropy.
     """
-    if algorithm.metric == trajectory:
+    if _holds(algorithm.metric, Trajectory):
         raise UsageError(f"{algorithm.name} measures whole paths, and a vine has none: use trpo, or a single path")
+    if _holds(algorithm.objective, EntropyRegularised):
+        raise UsageError("a vine's branches have no entropy in their rewards: use a single path, or leave entropy out")
     plain = algorithm.objective == expected_advantage
     return dataclasses.replace(algorithm, objective=self_normalised) if plain else algorithm
+
+
+def _holds(part: Any, kind: type) -> bool:
+    """Whether a part of an algorithm is of a kind, or one within it."""
+    within = [getattr(part, f.name) for f in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    return isinstance(part, kind) or any(_holds(inner, kind) for inner in within)

@@ -111,6 +111,14 @@ def _check(name: str, algorithm: Algorithm, config: UpdateConfig) -> None:
             "a gradient of all rows is no combination of those of a subsample, which solver=sample-space needs: choose "
             "solver=cg, or leave subsample at 1"
         )
+    if config.solver == "sample-space" and config.entropy and config.metric != "fisher":
+        raise UsageError("entropy has no coefficient for each sample, which the empirical Fisher matrix needs in a "
+                         "sample-space solve: choose metric=fisher too, or solver=cg")  # fmt: skip
+    if isinstance(algorithm.step, MirrorDescent) and (factors or config.solver == "sample-space"):
+        raise UsageError(f"{name} climbs on in the Fisher metric, by products: leave metric and solver at auto, or "
+                         "choose solver=direct")  # fmt: skip
+    if config.damped_form and (config.divergence == "max" or isinstance(algorithm.step, Constrained | MirrorDescent)):
+        raise UsageError("damped_form is how npg and trpo measure a step by the mean KL: leave it out here")
     if config.divergence == "max" and not isinstance(algorithm.step, TrustRegion):
         raise UsageError(f"divergence=max is a trust region's, and {name} has none: choose trpo, or divergence=mean")
     if config.entropy and algorithm.objective != expected_advantage:
@@ -181,7 +189,7 @@ def _step(step: Any, solver: Solver | None, config: UpdateConfig) -> Step:
     if isinstance(step, Constrained):
         return dataclasses.replace(step, **searched)
     if isinstance(step, MirrorDescent) and solver is not None:
-        return dataclasses.replace(step, solver=solver)
+        return dataclasses.replace(step, solver=solver, backtracks=config.backtracks)
     return step
 
 

@@ -23,7 +23,8 @@ class UpdateConfig:
     delta: float | None = None
     """δ: length of a step, KL(π_old‖π_new) in nats per state (for pg: ½‖Δ‖² in parameter units)."""
     delta_final: float | None = None
-    """δ of the last update, to which it falls on a straight line; the same in all updates, if not said."""
+    """δ of the last update, to which it falls on a straight line; the same in all updates, if not said. A run that is
+    resumed for more steps has a longer line."""
     damping: float | None = None
     """λ added to the Fisher matrix for the direction of the step; never in the measure of its length."""
     damping_rule: Literal["fixed", "adaptive", "relative"] = "fixed"
@@ -157,7 +158,7 @@ class TrainConfig:
     env: tyro.conf.Positional[str]
     """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
     algorithm: str = "trpo"
-    """pg, npg, trpo, covariant, natural-actor-critic, q-npg, acktr; with a cost_limit cpo or trpo-lagrangian."""
+    """pg, npg, covariant, natural-actor-critic, q-npg, acktr, trpo, mirror-descent, cpo or trpo-lagrangian."""
     steps: int = 1_000_000
     """Environment steps in all, rounded up to whole batches."""
     seed: int = 0
@@ -182,6 +183,11 @@ class TrainConfig:
     def batch(self) -> int:
         """Rows of a batch, ghost rows included."""
         return (self.sampling.envs or 0) * (self.sampling.rollout or 0)
+
+    @property
+    def branch_steps(self) -> int:
+        """Simulator steps that the branches of one iteration take at most; 0 for a single path."""
+        return (self.vine.states or 0) * (self.vine.actions or 0) * (self.vine.length or 0)
 
 
 def check(config: TrainConfig) -> None:

@@ -129,7 +129,8 @@ def _update(
         centre=learner.centre,
         segment=learner.segment,
     )
-    batch = path if branches is None else _vine_batch(state, branches, path, acted, reward_scale)
+    compared = path if branches is None else _compared(state, branches, path, acted, reward_scale)
+    batch = path if branches is None else _along_trunk(state, branches, compared, path)
     cost_critic, cost_optimiser, cost_fit = state.cost_critic, state.cost_optimiser, None
     if limited is not None and cost_critic is not None:
         cost, cost_value, cost_target = _cost(learner, cost_critic, rollout, limited, obs, next_obs)
@@ -144,7 +145,7 @@ def _update(
     )
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
     moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
-    spread = jnp.sqrt(jnp.sum(batch.weight[:, None] * batch.action_weight * batch.advantage**2))
+    spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
     info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread, cost_fit)
     return LearnerState(policy, algorithm, critic, optimiser, cost_critic, cost_optimiser), info
 
@@ -161,7 +162,7 @@ def _cost(
     rows = batch_from_rollout(
         obs, rollout.action, advantage * limited.scale, rollout.valid, done, centre=learner.centre
     )
-    return Cost(rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
+    return Cost(limited.seen * rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
 
 
 def _rewards(learner: Learner, state: LearnerState, rollout: Rollout, obs: Any) -> Any:
@@ -172,20 +173,28 @@ def _rewards(learner: Learner, state: LearnerState, rollout: Rollout, obs: Any) 
     return rollout.reward + entropy_bonus(state.policy, obs, rollout.valid, objective.temperature)
 
 
-def _vine_batch(
+def _compared(
     state: LearnerState, branches: Branches, trunk: Batch, acted: Scaling | None, reward_scale: Array
 ) -> Batch:
-    """The surrogate of the rollout set, with all states of the trunk in the metric and the KL."""
+    """The rollout set of a vine, with the actions that were compared in each of its states."""
     value = jax.vmap(jax.vmap(state.critic))(normalise(acted, branches.last_obs)) * reward_scale
-    action = jnp.asarray(branches.action)
-    every = None
-    weight = jnp.full(action.shape[:2], 1.0 / action.shape[1])
+    weight = jnp.full(branches.action.shape[:2], 1.0 / branches.action.shape[1])
     if branches.exhaustive:
-        count = action.shape[1]
-        all_actions = jnp.tile(jnp.arange(count, dtype=action.dtype), (len(trunk.weight), 1))
-        every = all_actions, jnp.exp(log_probs(jax.vmap(state.policy)(trunk.obs), all_actions))
-        weight = every[1][branches.row]
-    obs = trunk.obs[branches.row]
-    q = action_values(branches, value)
-    vine = batch_from_branches(obs, action, weight, q, branches.valid, exhaustive=branches.exhaustive)
+        weight = _every_action(state, branches, trunk)[1][branches.row]
+    obs, q = trunk.obs[branches.row], action_values(branches, value)
+    return batch_from_branches(
+        obs, jnp.asarray(branches.action), weight, q, branches.valid, exhaustive=branches.exhaustive
+    )
+
+
+def _along_trunk(state: LearnerState, branches: Branches, vine: Batch, trunk: Batch) -> Batch:
+    """The surrogate of the rollout set, with all states of the trunk in the metric and the KL."""
+    every = _every_action(state, branches, trunk) if branches.exhaustive else None
     return along_trunk(vine, branches.row, trunk, every)
+
+
+def _every_action(state: LearnerState, branches: Branches, trunk: Batch) -> tuple[Array, Array]:
+    """All actions in each state of the trunk, and their probabilities [N,A]."""
+    action = jnp.asarray(branches.action)
+    every = jnp.tile(jnp.arange(action.shape[1], dtype=action.dtype), (len(trunk.weight), 1))
+    return every, jnp.exp(log_probs(jax.vmap(state.policy)(trunk.obs), every))

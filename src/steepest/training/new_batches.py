@@ -19,7 +19,8 @@ from steepest.algorithms import Algorithm
 from steepest.batch import Batch, Rollout
 from steepest.critics import Critic
 from steepest.distributions import Policy
-from steepest.geometry import EntropyRegularised
+from steepest.errors import UsageError
+from steepest.geometry import EntropyRegularised, needs_cost
 from steepest.normaliser import Scaling
 from steepest.parameters import split
 from steepest.sampling.advantages import batch_from_rollout, gae
@@ -77,6 +78,11 @@ def load_measured(config: TrainConfig, arrays: Any, info: Any, algorithm: Algori
     method = build_algorithm(config.algorithm, config.update) if algorithm is None else algorithm
     if method.damping is None:
         method = dataclasses.replace(method, damping=config.update.damping)
+    if needs_cost(method.objective):
+        raise UsageError(
+            f"{method.name} prices a cost in its objective, and what the cost critic knows is not measured here: "
+            "diagnose runs of the other methods, such as cpo"
+        )
     agent = restore_agent(arrays, info, policy)
     critic, scale = restore_critic(build_critic(config, agent.observation, jax.random.key(0)), arrays)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()

@@ -247,10 +247,11 @@ def _run(
 
 def _learner(config: TrainConfig, algorithm: str | Algorithm) -> Learner:
     """The learner of a resolved configuration; an algorithm that leaves its damping to the rule gets the rule's."""
-    updates = math.ceil(config.steps / config.batch)
+    updates = math.ceil(config.steps / (config.batch + config.branch_steps))
     method = build_algorithm(algorithm, config.update, updates) if isinstance(algorithm, str) else algorithm
     if method.damping is None:
-        method = dataclasses.replace(method, damping=config.update.damping)
+        damping = 0.0 if method.solver is None else config.update.damping  # nothing is solved for: no λ
+        method = dataclasses.replace(method, damping=damping)
     check_constraint(method, config)
     return build_learner(config, method)
 
