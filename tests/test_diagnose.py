@@ -194,6 +194,7 @@ def test_a_log_of_few_columns_and_of_failures_is_said_as_it_is(data: dict[str, A
     assert "smaller delta" in said["kl"]["advice"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "algorithm"),
     [("CartPole-v1", "pg"), ("Pendulum-v1", "trpo")],

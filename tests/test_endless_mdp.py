@@ -239,7 +239,13 @@ def test_the_limit_of_a_chain_with_several_classes_is_the_mean_of_its_powers():
 def test_values_are_float64_and_the_same_whatever_the_switch(mdp: FiniteMDP):
     def results() -> list[Any]:
         batch = mdp.batch(POLICY)
-        return [mdp.value(POLICY), mdp.action_values(POLICY), mdp.fisher(POLICY), flat(mdp.gradient(POLICY)), *batch]
+        return [
+            mdp.value(POLICY),
+            mdp.action_values(POLICY),
+            mdp.fisher(POLICY),
+            flat(mdp.gradient(POLICY)),
+            *jax.tree.leaves(batch),
+        ]
 
     off = results()
     with jax.enable_x64(True):
