@@ -24,7 +24,7 @@ from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Box, describe
 from steepest.training.assembly import build_learner
 from steepest.training.collecting import SinglePath, VinePath, build_gather
-from steepest.training.learner import _vine_batch
+from steepest.training.learner import _along_trunk, _compared
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
 from steepest.worlds import make_world
@@ -122,12 +122,14 @@ def test_the_critic_stands_for_the_rest_of_a_branch_in_raw_units_as_the_statisti
     discount[0, 1] = 0.0
     action = rng.normal(size=(2, 3, 1)).astype(np.float32)
     branches = Branches(row, obs[row], action, reward, discount, last, np.ones(2, bool), False)
-    batch = _vine_batch(state, branches, trunk, acted, jnp.asarray(reward_scale))
+    compared = _compared(state, branches, trunk, acted, jnp.asarray(reward_scale))
+    batch = _along_trunk(state, branches, compared, trunk)
     value = np.array([[float(critic(jnp.asarray((x - 0.5) * 2))) for x in state_] for state_ in last])
     q = reward + discount * 3.0 * value
     expected = np.zeros((6, 3))
     expected[row] = (q - (q.sum(axis=1, keepdims=True) - q) / 2) * 6 / 2  # two of six rows have advantages
     np.testing.assert_allclose(batch.advantage, expected, atol=1e-5)
+    np.testing.assert_allclose(compared.advantage, expected[row] * 2 / 6, atol=1e-5)  # in raw units, for the report
     np.testing.assert_array_equal(batch.action[row], action)
     np.testing.assert_array_equal(batch.obs, seen)
 
