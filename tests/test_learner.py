@@ -122,7 +122,7 @@ class TestPitfall11:
         acting: list[Any] = []
         fitting: list[Any] = []
         calls: list[tuple[Rollout, Scaling, Scaling]] = []
-        compile_actor, update = collecting.compile_actor, Learner.update
+        compile_actor, improve = collecting.compile_actor, Learner.improve
 
         def watch_actor(policy: Any) -> Any:
             act = compile_actor(policy)
@@ -134,15 +134,15 @@ class TestPitfall11:
 
             return watched
 
-        def watch_update(
+        def watch_improve(
             self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, *rest: Any
         ) -> Any:
             calls.append((rollout, acted, refreshed))
             fitting.append(key)
-            return update(self, state, rollout, acted, refreshed, scale, key, *rest)
+            return improve(self, state, rollout, acted, refreshed, scale, key, *rest)
 
         monkeypatch.setattr(collecting, "compile_actor", watch_actor)
-        monkeypatch.setattr(Learner, "update", watch_update)
+        monkeypatch.setattr(Learner, "improve", watch_improve)
         settings: dict[str, Any] = {"steps": 90, "envs": 4, "rollout": 8, "tensorboard": False}
         settings |= {"evaluation": {"every": 0, "final_episodes": 1}, "critic": {"epochs": 1, "minibatch": 32}}
         st.train("CartPole-v1", "trpo", out=tmp_path / "run", normalise_observations=True, **settings)

@@ -23,7 +23,7 @@ from steepest.sampling.rollout import Collector
 from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Box, describe
 from steepest.training.assembly import build_learner
-from steepest.training.collecting import SinglePath, VinePath, build_gather
+from steepest.training.collecting import SinglePath, VinePath, build_collect
 from steepest.training.learner import _along_trunk, _compared
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
@@ -56,13 +56,12 @@ def test_the_gathered_branches_are_those_of_the_policy_with_the_noise_of_their_s
     settings = {k: v for k, v in SMALL.items() if k != "steps"}
     config = resolve(with_settings(st.TrainConfig("Pendulum-v1"), settings), describe(world.action_space, "action"))
     policy = MlpGaussian(3, 1, (8,), key=jax.random.key(0))
-    gather: Any = build_gather(config, world, policy)
-    collector = Collector(world)
-    collector.reset(0)
+    gather: Any = build_collect(config, world, policy)
+    gather.reset(0)
     params = split(policy)[0]
     follow, drawn = gather._follow, []
     gather._follow = lambda *given: (drawn.append(given[-2:]), follow(*given))[1]
-    found = gather(collector, params, None, jax.random.key(1))
+    found = gather(params, None, jax.random.key(1))
     assert found.branches.action.shape == (8, 3, 1)
     assert len(np.unique(found.branches.action)) == 24
     assert found.branch_steps == 8 * 3 * 5
@@ -140,13 +139,13 @@ def test_settings_of_the_vine_reach_it() -> None:
     for width, every in ((3, None), (2, 2), (None, 2)):
         settings = {"scheme": "vine", "vine": {"states": 8, "actions": width, "length": 5}, "envs": 4, "gamma": 0.9}
         config = resolve(with_settings(st.TrainConfig("CartPole-v1"), settings), describe(world.action_space, "action"))
-        gather: Any = build_gather(config, world, policy)
+        gather: Any = build_collect(config, world, policy)
         assert isinstance(gather, VinePath)
         assert gather._vine == Vine(8, width or 2, 5, 0.9)
         assert gather._every == every
         assert build_learner(config, st.trpo()).algorithm == dataclasses.replace(st.trpo(), objective=self_normalised)
     config = resolve(st.TrainConfig("CartPole-v1"), describe(world.action_space, "action"))
-    assert isinstance(build_gather(config, world, policy), SinglePath)
+    assert isinstance(build_collect(config, world, policy), SinglePath)
     assert build_learner(config, st.trpo()).algorithm == st.trpo()
 
 

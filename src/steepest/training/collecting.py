@@ -3,12 +3,14 @@
     single path    T steps of B environments
     vine           the same, the trunk, and branches from some of its states; every simulated step counts
 
-The loop holds one of the two and does not know which.
+Either is a way to `Collect`. When that is done is the `Gather`'s business: when it is asked for, or at once in a thread
+of its own, while the critic is fitted to the last rollout. Both give the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -24,7 +26,7 @@ from steepest.sampling.rollout import Collector, Episode
 from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
-from steepest.worlds.settable import SettableWorld, settable
+from steepest.worlds.settable import settable
 from steepest.worlds.world import World
 
 
@@ -43,39 +45,140 @@ class Gathered(NamedTuple):
         return int(self.rollout.valid.sum()) + self.branch_steps
 
 
-class Gather(Protocol):
-    """Data for one update."""
+class Collect(Protocol):
+    """Collects the data of one update from a world that it knows."""
 
-    def __call__(self, collector: Collector, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
+    def reset(self, seed: int | None) -> None:
+        """All episodes afresh."""
+        ...
+
+    def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
         """params: θ.  acted: the observation statistics.  key: of everything random but the environments' own."""
         ...
 
 
+class Gather(Protocol):
+    """Data for update after update: `start`, do something else, `finish`."""
+
+    def reset(self, seed: int | None) -> None:
+        """All episodes afresh; what was started is forgotten."""
+        ...
+
+    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
+        """Collect under these parameters and statistics, now or later."""
+        ...
+
+    def finish(self) -> Gathered:
+        """What was started, once it is done. Raises what collecting raised."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what is under way and forget it; may be called twice."""
+        ...
+
+
+class WhenAsked:
+    """Collects in `finish`, on the caller's thread: for environments that belong to the user."""
+
+    def __init__(self, collect: Collect):
+        self._collect, self._given = collect, None
+
+    def reset(self, seed: int | None) -> None:
+        """See `Gather`."""
+        self._given = None
+        self._collect.reset(seed)
+
+    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
+        """See `Gather`."""
+        self._given = params, acted, key
+
+    def finish(self) -> Gathered:
+        """See `Gather`."""
+        assert self._given is not None
+        given, self._given = self._given, None
+        return self._collect(*given)
+
+    def close(self) -> None:
+        """See `Gather`."""
+        self._given = None
+
+
+class AtOnce:
+    """Collects in a thread of its own from `start` on."""
+
+    def __init__(self, collect: Collect):
+        self._collect = collect
+        self._thread = ThreadPoolExecutor(1, "collect")
+        self._pending: Future[Gathered] | None = None
+
+    def reset(self, seed: int | None) -> None:
+        """See `Gather`."""
+        self._forget()
+        self._collect.reset(seed)
+
+    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
+        """See `Gather`."""
+        self._pending = self._thread.submit(self._collect, params, acted, key)
+
+    def finish(self) -> Gathered:
+        """See `Gather`."""
+        assert self._pending is not None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    def close(self) -> None:
+        """See `Gather`."""
+        self._forget()
+        self._thread.shutdown()
+
+    def _forget(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            wait([pending])
+
+
 class SinglePath:
-    """policy: of whose structure every θ is.  steps: T."""
+    """world: to collect in.  policy: of whose structure every θ is.  steps: T."""
 
-    def __init__(self, policy: Policy, steps: int):
-        self._act, self._steps = compile_actor(policy), steps
+    def __init__(self, world: World, policy: Policy, steps: int):
+        self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
 
-    def __call__(self, collector: Collector, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
-        rollout, episodes = collector.collect(lambda obs, t: self._act(params, acted, obs, key, t), self._steps)
+    def reset(self, seed: int | None) -> None:
+        """See `Collect`."""
+        self._collector.reset(seed)
+
+    def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
+        """See `Collect`."""
+        rollout, episodes = self._collector.collect(lambda obs, t: self._act(params, acted, obs, key, t), self._steps)
         return Gathered(rollout, episodes, None, 0)
 
 
 class VinePath:
-    """policy, steps: as of `SinglePath`.  world: the collector's, settable.  vine: how large.  every: the number of
-    actions, where the K of a state are all there are; None where they are drawn."""
+    """world, policy, steps: as of `SinglePath`.  vine: how large.  every: the number of actions, where the K of a state
+    are all there are; None where they are drawn.
 
-    def __init__(self, policy: Policy, steps: int, world: SettableWorld, vine: Vine, every: int | None):
-        self._act, self._steps = compile_actor(policy), steps
-        self._world, self._vine, self._every = world, vine, every
+    Raises UsageError for a world that cannot be put back into a state.
+    """
+
+    def __init__(self, world: World, policy: Policy, steps: int, vine: Vine, every: int | None):
+        self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
+        self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
 
-    def __call__(self, collector: Collector, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
+    def reset(self, seed: int | None) -> None:
+        """See `Collect`."""
+        self._collector.reset(seed)
+
+    def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
+        """See `Collect`."""
         vine, world = self._vine, self._world
         along, start, onward, host = jax.random.split(key, 4)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(host)))
-        trunk = vine.trunk(world, collector, lambda obs, t: self._act(params, acted, obs, along, t), self._steps, rng)
+
+        def act(obs: np.ndarray, t: int) -> np.ndarray:
+            return self._act(params, acted, obs, along, t)
+
+        trunk = vine.trunk(world, self._collector, act, self._steps, rng)
         if self._every is None:
             obs = trunk.rollout.obs.reshape(-1, *trunk.rollout.obs.shape[2:])[trunk.row]
             first = finite(np.asarray(self._first(params, acted, obs, start)))
@@ -110,20 +213,28 @@ def _compile(policy: Policy, width: int) -> tuple[Callable[..., Any], Callable[.
     return first, follow
 
 
-def build_gather(config: TrainConfig, world: World, policy: Policy) -> Gather:
+def build_gather(config: TrainConfig, world: World, policy: Policy, *, shared: bool) -> Gather:
     """What the scheme of a resolved configuration means in this world.
+
+    shared: the world is also evaluated in, or the user's: nothing is done in it that was not asked for just then.
 
     Raises UsageError where a vine is wanted in a world that cannot be put back into a state.
     """
+    collect = build_collect(config, world, policy)
+    return WhenAsked(collect) if shared else AtOnce(collect)
+
+
+def build_collect(config: TrainConfig, world: World, policy: Policy) -> Collect:
+    """How the data of one update is collected. Raises UsageError as `build_gather` does."""
     steps, gamma = config.sampling.rollout, config.sampling.gamma
     assert steps is not None
     assert gamma is not None
     if config.sampling.scheme == "single-path":
-        return SinglePath(policy, steps)
+        return SinglePath(world, policy, steps)
     states, width, length = config.vine.states, config.vine.actions, config.vine.length
     assert states is not None
     assert width is not None
     assert length is not None
     action = describe(world.action_space, "action")
     every = action.n if isinstance(action, Discrete) and action.n == width else None
-    return VinePath(policy, steps, settable(world), Vine(states, width, length, gamma), every)
+    return VinePath(world, policy, steps, Vine(states, width, length, gamma), every)

@@ -1,4 +1,7 @@
-"""One iteration's arithmetic as one compiled program: normalise → advantages → policy update → critic fit.
+"""One iteration's arithmetic as two programs, the second of which nobody has to wait for in order to act again:
+
+    improve     normalise → advantages → policy update, and what is left for the critics: a `Lesson`
+    fit         the critics' fit to their lesson
 
 π_old is recomputed here from the stored observations, with the statistics that acted: the ratio is exactly 1 at θ_old
 whatever a worker's arithmetic was.
@@ -48,6 +51,21 @@ class IterationInfo(NamedTuple):
     cost_critic: FitInfo | None = None
 
 
+class Lesson(NamedTuple):
+    """What a rollout has for the critics.
+
+    obs: [N,…] as they take it.  weight: [N].  value, target: [N], of the reward's critic.  cost: the same pair of the
+    cost's, or None.  key: of their shuffles.
+    """
+
+    obs: Any
+    weight: Array
+    value: Array
+    target: Array
+    cost: tuple[Array, Array] | None
+    key: Any
+
+
 @dataclass(frozen=True)
 class Learner:
     """How a rollout changes what is learnt.
@@ -74,6 +92,33 @@ class Learner:
         optimiser = self.fit.init(critic)
         return LearnerState(policy, self.algorithm.init(policy), critic, optimiser, cost_critic, cost_optimiser)
 
+    def improve(
+        self,
+        state: LearnerState,
+        rollout: Rollout,
+        acted: Scaling | None,
+        refreshed: Scaling | None,
+        reward_scale: Any,
+        key: PRNGKeyArray,
+        branches: Branches | None = None,
+        limited: Limited | None = None,
+    ) -> tuple[LearnerState, Lesson, StepInfo, Array]:
+        """Change the policy by one rollout, or by a trunk and its branches; compiled once for each shape.
+
+        rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
+        next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: of all that is drawn.
+        branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
+        limited: how far the cost is from its limit, where there is one.
+
+        Returns the state with the critics as they were, their lesson, the trust report and the deviation of the
+        advantages, in raw reward units.
+        """
+        return _improve(self, state, rollout, acted, refreshed, reward_scale, key, branches, limited)
+
+    def fit_critics(self, state: LearnerState, lesson: Lesson) -> tuple[LearnerState, FitInfo, FitInfo | None]:
+        """Fit the critics, and nothing else of the state; compiled once for each shape."""
+        return _fit_critics(self, state, lesson)
+
     def update(
         self,
         state: LearnerState,
@@ -85,75 +130,84 @@ class Learner:
         branches: Branches | None = None,
         limited: Limited | None = None,
     ) -> tuple[LearnerState, IterationInfo]:
-        """Learn from one rollout, or from a trunk and its branches.
-
-        rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
-        next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: the critic's shuffles.
-        branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
-        limited: how far the cost is from its limit, where there is one.
-        """
-        return _update(self, state, rollout, acted, refreshed, reward_scale, key, branches, limited)
+        """`improve`, then `fit_critics`."""
+        improved = self.improve(state, rollout, acted, refreshed, reward_scale, key, branches, limited)
+        state, lesson, step, spread = improved
+        state, fit, cost_fit = self.fit_critics(state, lesson)
+        return state, IterationInfo(step, fit, spread, cost_fit)
 
 
-@eqx.filter_jit
-def _update(
+def improve(
     learner: Learner,
     state: LearnerState,
     rollout: Rollout,
     acted: Scaling | None,
     refreshed: Scaling | None,
-    reward_scale: Array,
-    key: PRNGKeyArray,
-    branches: Branches | None,
-    limited: Limited | None,
-) -> tuple[LearnerState, IterationInfo]:
+    reward_scale: Any,
+    key: Any,
+    branches: Branches | None = None,
+    limited: Limited | None = None,
+) -> tuple[LearnerState, Lesson, StepInfo, Array]:
+    """`Learner.improve` without compilation of its own: to be inlined in a larger program."""
+    path, value, target = single_path(learner, state.policy, state.critic, rollout, acted, reward_scale)
+    compared = path if branches is None else _compared(state, branches, path, acted, reward_scale)
+    batch = path if branches is None else _along_trunk(state, branches, compared, path)
+    of_cost = None
+    if limited is not None and state.cost_critic is not None:
+        cost, *pair = _cost(learner, state.cost_critic, rollout, limited, acted)
+        batch, of_cost = batch._replace(cost=cost), (pair[0], pair[1])
+    drawing = jax.random.fold_in(key, 1)
+    policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
+    moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
+    spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
+    lesson = Lesson(path.obs, path.weight, value, target, of_cost, key)
+    return state._replace(policy=policy, algorithm=algorithm), lesson, step._replace(normaliser_kl=moved), spread
+
+
+def single_path(
+    learner: Learner, policy: Policy, critic: Critic, rollout: Rollout, acted: Scaling | None, reward_scale: Any
+) -> tuple[Batch, Array, Array]:
+    """(the batch of a rollout, V at its rows [N], the targets of the critic [N]).  acted: the statistics that did."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    value, next_value = (jax.vmap(jax.vmap(state.critic))(x) for x in (obs, next_obs))
-    advantage, target = gae(
-        _rewards(learner, state, rollout, obs) / reward_scale,
-        value,
-        next_value,
-        rollout.terminated,
-        rollout.truncated,
-        rollout.valid,
-        gamma=learner.gamma,
-        lam=learner.gae_lambda,
-    )
-    done = rollout.terminated | rollout.truncated
-    path = batch_from_rollout(
+    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
+    ends = rollout.terminated, rollout.truncated, rollout.valid
+    reward = _rewards(learner, policy, rollout, obs) / reward_scale
+    advantage, target = gae(reward, value, next_value, *ends, gamma=learner.gamma, lam=learner.gae_lambda)
+    batch = batch_from_rollout(
         obs,
         rollout.action,
         advantage * reward_scale,
         rollout.valid,
-        done,
+        rollout.terminated | rollout.truncated,
         centre=learner.centre,
         segment=learner.segment,
     )
-    compared = path if branches is None else _compared(state, branches, path, acted, reward_scale)
-    batch = path if branches is None else _along_trunk(state, branches, compared, path)
-    cost_critic, cost_optimiser, cost_fit = state.cost_critic, state.cost_optimiser, None
-    if limited is not None and cost_critic is not None:
-        cost, cost_value, cost_target = _cost(learner, cost_critic, rollout, limited, obs, next_obs)
-        batch = batch._replace(cost=cost)
-        cost_critic, cost_optimiser, cost_fit = learner.fit(
-            cost_critic, cost_optimiser, path.obs, cost_target, path.weight, cost_value, jax.random.fold_in(key, 2)
-        )
-    drawing = jax.random.fold_in(key, 1)
-    policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
-    critic, optimiser, fit = learner.fit(
-        state.critic, state.optimiser, path.obs, target.ravel(), path.weight, value.ravel(), key
+    return batch, value.ravel(), target.ravel()
+
+
+def fit_critics(learner: Learner, state: LearnerState, lesson: Lesson) -> tuple[LearnerState, FitInfo, FitInfo | None]:
+    """`Learner.fit_critics` without compilation of its own."""
+    obs, weight, key = lesson.obs, lesson.weight, lesson.key
+    critic, optimiser, fit = learner.fit(state.critic, state.optimiser, obs, lesson.target, weight, lesson.value, key)
+    state = state._replace(critic=critic, optimiser=optimiser)
+    if lesson.cost is None or state.cost_critic is None:
+        return state, fit, None
+    value, target = lesson.cost
+    critic, optimiser, cost_fit = learner.fit(
+        state.cost_critic, state.cost_optimiser, obs, target, weight, value, jax.random.fold_in(key, 2)
     )
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
-    moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
-    spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
-    info = IterationInfo(step._replace(normaliser_kl=moved), fit, spread, cost_fit)
-    return LearnerState(policy, algorithm, critic, optimiser, cost_critic, cost_optimiser), info
+    return state._replace(cost_critic=critic, cost_optimiser=optimiser), fit, cost_fit
+
+
+_improve, _fit_critics = eqx.filter_jit(improve), eqx.filter_jit(fit_critics)
 
 
 def _cost(
-    learner: Learner, critic: Critic, rollout: Rollout, limited: Limited, obs: Any, next_obs: Any
+    learner: Learner, critic: Critic, rollout: Rollout, limited: Limited, acted: Scaling | None
 ) -> tuple[Cost, Array, Array]:
-    """What the batch says of the cost, and of the cost critic at its rows: V_C, and its targets; both [N]."""
+    """What the batch says of the cost; and V_C at its rows and the targets of its critic, both [N]."""
+    obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
     value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
     ends = rollout.terminated, rollout.truncated, rollout.valid
     cost = rollout.cost / limited.scale
@@ -165,12 +219,12 @@ def _cost(
     return Cost(limited.seen * rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
 
 
-def _rewards(learner: Learner, state: LearnerState, rollout: Rollout, obs: Any) -> Any:
+def _rewards(learner: Learner, policy: Policy, rollout: Rollout, obs: Any) -> Any:
     """[T,B] the rewards, with the bonus of an entropy-regularised objective; raw units."""
     objective = learner.algorithm.objective
     if not isinstance(objective, EntropyRegularised):
         return rollout.reward
-    return rollout.reward + entropy_bonus(state.policy, obs, rollout.valid, objective.temperature)
+    return rollout.reward + entropy_bonus(policy, obs, rollout.valid, objective.temperature)
 
 
 def _compared(

@@ -14,22 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steepest.agent import Agent, compile_actor, normalise
+from steepest.agent import Agent, compile_actor
 from steepest.algorithms import Algorithm
 from steepest.batch import Batch, Rollout
 from steepest.critics import Critic
-from steepest.distributions import Policy
 from steepest.errors import UsageError
-from steepest.geometry import EntropyRegularised, needs_cost
+from steepest.geometry import needs_cost
 from steepest.normaliser import Scaling
 from steepest.parameters import split
-from steepest.sampling.advantages import batch_from_rollout, gae
-from steepest.sampling.entropy_bonus import entropy_bonus
 from steepest.sampling.rollout import Collector
 from steepest.training.assembly import build_critic, build_learner
 from steepest.training.composition import build_algorithm
 from steepest.training.config import TrainConfig
-from steepest.training.learner import Learner
+from steepest.training.learner import Learner, single_path
 from steepest.training.persistence import restore_agent, restore_critic
 from steepest.worlds.world import World
 
@@ -51,26 +48,11 @@ class Loaded(NamedTuple):
 
 def batch_of(loaded: Loaded, rollout: Rollout) -> Batch:
     """The batch that the learner makes of a rollout: observations as the policy takes them, advantages by GAE."""
-    return _batch_of(loaded.learner, loaded.agent.policy, loaded.critic, rollout, loaded.scaling, loaded.reward_scale)
+    given = loaded.agent.policy, loaded.critic, rollout, loaded.scaling, loaded.reward_scale
+    return _single_path(loaded.learner, *given)[0]
 
 
-@eqx.filter_jit
-def _batch_of(
-    learner: Learner, policy: Policy, critic: Critic, rollout: Rollout, scaling: Any, reward_scale: Any
-) -> Batch:
-    obs, next_obs = normalise(scaling, rollout.obs), normalise(scaling, rollout.next_obs)
-    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
-    ends = rollout.terminated, rollout.truncated
-    reward, objective = rollout.reward, learner.algorithm.objective
-    if isinstance(objective, EntropyRegularised):
-        reward = reward + entropy_bonus(policy, obs, rollout.valid, objective.temperature)
-    advantage, _ = gae(
-        reward / reward_scale, value, next_value, *ends, rollout.valid, gamma=learner.gamma, lam=learner.gae_lambda
-    )  # fmt: skip
-    raw, done = advantage * reward_scale, rollout.terminated | rollout.truncated
-    return batch_from_rollout(
-        obs, rollout.action, raw, rollout.valid, done, centre=learner.centre, segment=learner.segment
-    )
+_single_path = eqx.filter_jit(single_path)
 
 
 def load_measured(config: TrainConfig, arrays: Any, info: Any, algorithm: Algorithm | None, policy: Any) -> Loaded:

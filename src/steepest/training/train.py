@@ -26,12 +26,14 @@ from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import describe
 from steepest.training.assembly import build_agent, build_critic, build_learner, check_update
 from steepest.training.callbacks import Callback, StopAtReturn
-from steepest.training.collecting import Gather, build_gather
+from steepest.training.collecting import build_gather
 from steepest.training.composition import build_algorithm
 from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig, check
 from steepest.training.constraint import build_meter, check_constraint
 from steepest.training.display import ProgressDisplay
+from steepest.training.engine import Engine
 from steepest.training.evaluation import evaluate, play
+from steepest.training.host_engine import HostEngine
 from steepest.training.learner import Learner
 from steepest.training.loop import Loop
 from steepest.training.persistence import Progress, Snapshot, needs, restore_agent, restore_costs, restore_learner
@@ -128,13 +130,11 @@ def train(
             world = _open(stack, env, config.sampling.envs)
         learner = _learner(config, algorithm)
         snapshot = _first(config, learner, world, policy)
-        gather = build_gather(config, world, snapshot.agent.policy)
+        engine = _engine(stack, config, learner, world, env, snapshot)
         folder = RunFolder.create(out) if out is not None else RunFolder.create_default(label, name, config.seed)
         try:
             folder.write_meta(_device())
-            return _run(
-                config, learner, gather, world, env, folder, snapshot, callbacks, quiet, console, wall, None, objects
-            )
+            return _run(config, engine, world, env, folder, snapshot, callbacks, quiet, console, wall, None, objects)
         except Exception:
             if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
                 folder.discard()
@@ -183,16 +183,13 @@ def resume(
         costs = restore_costs(template.costs, arrays, info)
         snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1), costs)
         logs, objects = info["logs"], info.get("objects", [])
-        gather = build_gather(config, world, agent.policy)
-        return _run(
-            config, learner, gather, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects
-        )
+        engine = _engine(stack, config, learner, world, given, snapshot)
+        return _run(config, engine, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects)
 
 
 def _run(
     config: TrainConfig,
-    learner: Learner,
-    gather: Gather,
+    engine: Engine,
     world: World,
     env: Any,
     folder: RunFolder,
@@ -217,7 +214,7 @@ def _run(
         stack.callback(recorder.close)
         folder.write_config(to_record(config))
         interruption = stack.enter_context(Interruption())
-        loop = Loop(config, learner, world, gather, evaluation, recorder, callbacks, interruption, snapshot)
+        loop = Loop(config, engine, evaluation, evaluation is world, recorder, callbacks, interruption, snapshot)
         ended = loop.run()
         progress, agent = loop.snapshot.progress, loop.snapshot.agent
         returns = np.zeros(0)
@@ -267,6 +264,16 @@ def _first(config: TrainConfig, learner: Learner, world: World, policy: Any) -> 
     costs = build_meter(config, world)
     cost_critic = None if costs is None else build_critic(config, observation, jax.random.fold_in(key, _COST_CRITIC))
     return Snapshot(agent, learner.init(agent.policy, critic, cost_critic), scale, Progress(), costs)
+
+
+def _engine(
+    stack: ExitStack, config: TrainConfig, learner: Learner, world: World, env: Any, snapshot: Snapshot
+) -> Engine:
+    """What advances the run, closed at the end."""
+    gather = build_gather(config, world, snapshot.agent.policy, shared=is_made(env))
+    engine = HostEngine(config, learner, gather, world.name)
+    stack.callback(engine.close)
+    return engine
 
 
 def _open(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:

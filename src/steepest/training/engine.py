@@ -1,0 +1,64 @@
+"""What advances a run: from one snapshot to the next, by one iteration or by several, with a row of metrics for each.
+
+    snapshot → collect → statistics → improve → fit → snapshot
+
+The loop decides what happens between (evaluation, logs, checkpoints, the end) and does not know how that is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from steepest.sampling.rollout import Episode
+from steepest.training.learner import IterationInfo
+from steepest.training.persistence import Progress, Snapshot
+
+ACT, FIT, RESET, EVALUATE = range(4)
+"""Purposes of randomness."""
+
+
+class Row(NamedTuple):
+    """One iteration.  progress: after it.  metrics: of it, without what the loop adds.  episodes: that ended in it."""
+
+    progress: Progress
+    metrics: dict[str, Any]
+    episodes: list[Episode]
+
+
+class Advanced(NamedTuple):
+    """snapshot: after the last iteration.  rows: one each, in order.  info: of the last, on the host."""
+
+    snapshot: Snapshot
+    rows: list[Row]
+    info: IterationInfo
+
+
+class Engine(Protocol):
+    """Advances a run."""
+
+    def reset(self, snapshot: Snapshot) -> None:
+        """All episodes afresh, seeded by where the run stands."""
+        ...
+
+    def advance(self, snapshot: Snapshot) -> Advanced:
+        """At least one more iteration. Raises RunError where the world breaks; the snapshot stays whole."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held; may be called twice."""
+        ...
+
+
+def key_of(seed: int, purpose: int, iteration: int) -> Any:
+    """The random key of a run, by purpose and by iteration: the same in a run that was resumed and in one that was
+    not."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), iteration)
+
+
+def seed_of(seed: int, purpose: int, iteration: int) -> int:
+    """A seed for environments, by run, purpose and iteration; the evaluation's is the same in every iteration."""
+    entropy = (seed, purpose, 0 if purpose == EVALUATE else iteration)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -1,0 +1,97 @@
+"""The engine for worlds on the host: one iteration at a time, the next rollout under way while the critic is fitted.
+
+    wait for rollout i → statistics → improve → start rollout i+1 → fit the critics → row i
+
+The critic is not needed to act, so that rollout i+1 is of π_{i+1} wholly: nothing is off-policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+
+from steepest.geometry import Reason
+from steepest.parameters import split
+from steepest.training.collecting import Gather
+from steepest.training.config import TrainConfig
+from steepest.training.engine import ACT, FIT, RESET, Advanced, Row, key_of, seed_of
+from steepest.training.learner import IterationInfo, Learner
+from steepest.training.metrics import of_iteration
+from steepest.training.persistence import Snapshot
+
+
+class HostEngine:
+    """config: resolved.  learner: what improves.  gather: what collects.  name: of the world, for errors."""
+
+    def __init__(self, config: TrainConfig, learner: Learner, gather: Gather, name: str):
+        self._config, self._learner, self._gather, self._name = config, learner, gather, name
+        self._started = False
+
+    def reset(self, snapshot: Snapshot) -> None:
+        """See `Engine`."""
+        self._started = False
+        self._gather.reset(seed_of(self._config.seed, RESET, snapshot.progress.iteration))
+
+    def advance(self, snapshot: Snapshot) -> Advanced:
+        """See `Engine`; one iteration."""
+        config, start = self._config, time.perf_counter()
+        agent, state, scale, progress, costs = snapshot
+        assert config.sampling.gamma is not None
+        if not self._started:
+            self._start(snapshot)
+        self._started = False
+        gathered = self._gather.finish()
+        rollout, episodes = gathered.rollout, gathered.episodes
+        collected = time.perf_counter()
+
+        acted = None if agent.normaliser is None else agent.normaliser.scaling()
+        normaliser = None if agent.normaliser is None else agent.normaliser.updated(rollout.obs[rollout.valid])
+        refreshed = None if normaliser is None else normaliser.scaling()
+        scale = None if scale is None else scale.updated(rollout, config.sampling.gamma)
+        reward_scale = np.float32(1.0) if scale is None else scale.value
+        if costs is not None:
+            costs = costs.updated(rollout, episodes, self._learner.cost_gamma, self._name)
+        limited = None if costs is None else costs.limited
+        key = key_of(config.seed, FIT, progress.iteration)
+        state, lesson, step, spread = self._learner.improve(
+            state, rollout, acted, refreshed, reward_scale, key, gathered.branches, limited
+        )
+        step = jax.tree.map(np.asarray, step)
+        agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
+        progress = progress._replace(
+            iteration=progress.iteration + 1,
+            steps=progress.steps + gathered.steps,
+            episodes=progress.episodes + len(episodes),
+            failures=progress.failures + int(Reason(int(step.reason)).failed),
+        )
+        if progress.steps < config.steps:
+            self._start(Snapshot(agent, state, scale, progress, costs))
+        state, fit, cost_fit = self._learner.fit_critics(state, lesson)
+        info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, spread, cost_fit))
+        learnt = time.perf_counter()
+
+        progress = progress._replace(seconds=progress.seconds + learnt - start)
+        metrics = {
+            **of_iteration(info, episodes),
+            "reward_scale": float(reward_scale),
+            "branch_steps": gathered.branch_steps,
+            **({} if costs is None else {"cost/now": costs.cost, "cost/limit": costs.limit}),
+            "time/collect": collected - start,
+            "time/learn": learnt - collected,
+        }
+        return Advanced(Snapshot(agent, state, scale, progress, costs), [Row(progress, metrics, episodes)], info)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._gather.close()
+
+    def _start(self, snapshot: Snapshot) -> None:
+        """Begin to collect under the policy of the snapshot."""
+        agent, iteration = snapshot.agent, snapshot.progress.iteration
+        params, _ = split(agent.policy)
+        acted = None if agent.normaliser is None else agent.normaliser.scaling()
+        self._gather.start(params, acted, key_of(self._config.seed, ACT, iteration))
+        self._started = True
