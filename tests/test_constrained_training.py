@@ -127,7 +127,7 @@ def test_the_cost_of_a_batch_is_the_advantage_of_the_cost() -> None:
     np.testing.assert_array_equal(target, expected.ravel())
     np.testing.assert_array_equal(value, value_2d.ravel())
     assert float(found.excess) == np.float32(0.3)
-    none_seen = learning._cost(learner, critic, rollout, limited._replace(seen=np.float32(0.0)), obs, after)
+    none_seen = learning._cost(learner, critic, rollout, limited._replace(seen=np.float32(0.0)), None)
     np.testing.assert_array_equal(none_seen[0].advantage, 0.0)  # a critic that was fitted to no cost has only noise
 
 

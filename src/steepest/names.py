@@ -8,8 +8,9 @@ worlds["gymnasuim"]        # UsageError: … did you mean 'gymnasium'?
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from steepest.errors import UsageError
 
@@ -53,6 +54,16 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
+
+    def call(self, name: str, /, **arguments: Any) -> Any:
+        """The entry of that name, called. Raises UsageError where it takes no such arguments."""
+        entry: Any = self[name]
+        signature = inspect.signature(entry)
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            raise UsageError(f"{self.kind} {name!r}: {error}; it takes {', '.join(signature.parameters)}") from None
+        return entry(**arguments)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

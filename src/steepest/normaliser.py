@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-_EPSILON = 1e-8
+EPSILON = 1e-8
 _CLIP = 10.0
 
 
@@ -57,5 +57,5 @@ class Normaliser:
     def scaling(self) -> Scaling:
         """What to apply. An observation that never varies is shifted only."""
         variance = self.m2 / self.count if self.count else np.ones_like(self.m2)
-        scale = np.where(variance > 0, 1.0 / np.sqrt(variance + _EPSILON), 1.0)
+        scale = np.where(variance > 0, 1.0 / np.sqrt(variance + EPSILON), 1.0)
         return Scaling(self.mean.astype(np.float32), scale.astype(np.float32))

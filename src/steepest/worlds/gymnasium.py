@@ -7,10 +7,12 @@
 
 Actions are clipped to the bounds of the space on the way in, and nowhere else. Observations leave as float32, or int32
 state indices; every array is checked once, so that a broken environment stops the run with its name and number.
+Environments in this process are stepped without Gymnasium's own loop where that does the same (`lockstep.py`).
 """
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +26,7 @@ from steepest import spaces
 from steepest.errors import RunError, UsageError
 from steepest.names import unknown
 from steepest.worlds.costs import reported_costs
+from steepest.worlds.lockstep import Lockstep, Misfit
 from steepest.worlds.world import Transition, environment_seeds
 
 
@@ -44,14 +47,18 @@ class GymnasiumWorld:
         self.observation_space = env.single_observation_space
         self.action_space = env.single_action_space
         self._env = env
+        self._first, self._total = 0, env.num_envs
         self._observe = _described(self.name, self.observation_space, "observation").from_environment
         self._actuate = _described(self.name, self.action_space, "action").to_environment
         self._shape = (self.envs, *(self.observation_space.shape or ()))
+        mode = _autoreset_mode(self.name, env)
         self._settle = {
             AutoresetMode.NEXT_STEP: self._settle_next_step,
             AutoresetMode.SAME_STEP: self._settle_same_step,
             AutoresetMode.DISABLED: self._settle_disabled,
-        }[_autoreset_mode(self.name, env)]
+        }[mode]
+        plain = type(env) is SyncVectorEnv and mode == AutoresetMode.NEXT_STEP
+        self._advance = Lockstep(env).step if plain else env.step
         self._ghost = np.zeros(self.envs, bool)
         self._obs: np.ndarray | None = None
         self._steps = 0
@@ -62,6 +69,10 @@ class GymnasiumWorld:
         if self._obs is None:
             raise UsageError(f"world {self.name!r} must be reset before it is used")
         return self._obs
+
+    def number(self, first: int, total: int) -> None:
+        """Be the environments first, first + 1, … of `total` in what errors say."""
+        self._first, self._total = first, total
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start B new episodes and return their observations [B,…]; see `World.reset`."""
@@ -74,14 +85,16 @@ class GymnasiumWorld:
         """One step of all environments. Raises RunError where one of them breaks."""
         action = self._actions(action)
         self._steps += 1
-        raw, raw_reward, terminated, truncated, info = self._call(self._env.step, action)
+        raw, raw_reward, terminated, truncated, info = self._call(self._advance, action)
         obs, reward = self._observations(raw), self._rewards(raw_reward)
-        valid = ~self._ghost
-        terminated = valid & np.asarray(terminated, bool)
-        truncated = valid & np.asarray(truncated, bool)
-        reward[self._ghost] = 0.0
+        valid, terminated, truncated = ~self._ghost, np.array(terminated, bool), np.array(truncated, bool)
+        haunted = self._ghost.any()
+        if haunted:
+            terminated, truncated = terminated & valid, truncated & valid
+            reward[self._ghost] = 0.0
+        cost = reported_costs(info, valid) if info or haunted else None
         next_obs, self._obs, self._ghost = self._settle(obs, terminated | truncated, info)
-        return Transition(reward, next_obs, terminated, truncated, valid, reported_costs(info, valid))
+        return Transition(reward, next_obs, terminated, truncated, valid, cost)
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
@@ -152,7 +165,8 @@ class GymnasiumWorld:
         return reward
 
     def _check_finite(self, what: str, array: np.ndarray, raw: np.ndarray) -> None:
-        if not np.isfinite(array).all():
+        # the sum of squares is finite only if all entries are, and costs a third; where it overflows, all are looked at
+        if array.dtype.kind == "f" and not math.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
             env, *entry = map(int, np.argwhere(~np.isfinite(array))[0])
             where = f" in entry {', '.join(map(str, entry))}" if entry else ""
             raise self._fault(env, f"{what} that is not finite: {raw[env, *entry]}{where}")
@@ -160,6 +174,8 @@ class GymnasiumWorld:
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
+        except Misfit as error:
+            raise self._fault(error.index, self._said(error.obs)) from error
         except Exception as error:
             index, stacking = _culprit(error)
             what = f"raised {type(error).__name__}: {error}"
@@ -173,11 +189,17 @@ class GymnasiumWorld:
         for i, obs in enumerate(getattr(self._env.unwrapped, "_env_obs", ())):
             obs = np.asarray(obs)
             if obs.shape != space.shape or not np.can_cast(obs.dtype, space.dtype, "same_kind"):
-                return i, f"returned an observation of shape {obs.shape} and dtype {obs.dtype}; its space is {space}"
+                return i, self._said(obs)
         return None
 
+    def _said(self, obs: np.ndarray) -> str:
+        space = self.observation_space
+        return f"returned an observation of shape {obs.shape} and dtype {obs.dtype}; its space is {space}"
+
     def _fault(self, index: int | None, what: str) -> RunError:
-        which = f"one of {self.envs} environments" if index is None else f"environment {index} of {self.envs}"
+        which = f"environment {self._first + (index or 0)} of {self._total}"
+        if index is None and self.envs > 1:
+            which = f"one of the environments {self._first} to {self._first + self.envs - 1} of {self._total}"
         return RunError(f"{self.name}: {which} {what} (at {f'step {self._steps}' if self._steps else 'the reset'})")
 
 
@@ -277,6 +299,6 @@ def _culprit(error: Exception) -> tuple[int | None, bool]:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") == "gymnasium.vector.utils.space_utils":
             return None, True
-        if isinstance(frame.f_locals.get("self"), SyncVectorEnv):
+        if isinstance(frame.f_locals.get("self"), SyncVectorEnv | Lockstep):
             index = frame.f_locals.get("i")
     return index, False

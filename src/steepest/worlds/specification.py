@@ -1,6 +1,7 @@
 """From what the user wrote to a world:  `[backend:]name`, a factory, an environment, or a world.
 
-    Hopper-v5   gymnasium:Hopper-v5   mdp:two-state   my_package:MyEnv-v0   lambda: MyEnv()   MyEnv()
+    Hopper-v5   gymnasium:Hopper-v5   gymnax:CartPole-v1   mdp:two-state   lqr:scalar   my_package:MyEnv-v0
+    lambda: MyEnv()   MyEnv()
 
 A prefix that is no backend is Gymnasium's own module form: importing the module registers the id.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from steepest.errors import UsageError
 from steepest.names import Registry, nearest
+from steepest.worlds.functional.protocol import is_functional
 from steepest.worlds.world import World
 
 backends: Registry[Callable[..., World]] = Registry("environment backend")
@@ -23,7 +25,7 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     """The world that `spec` means, with `envs` environments (one, if not said).
 
     spec: an id with an optional backend or module before a colon, a factory () → gymnasium.Env, a gymnasium.Env, a
-        gymnasium VectorEnv, or a World, which is returned as it is.
+        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is.
     allow_import: False for an id that was read from a file. A module named only by a file is not imported.
     kwargs: for the constructor of the environment.
 
@@ -34,7 +36,7 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     if envs is not None and envs < 1:
         raise UsageError(f"envs must be at least 1, got {envs}")
     if not isinstance(spec, str):
-        return backends["gymnasium"](spec, envs, **kwargs)
+        return (_functional if is_functional(spec) else backends["gymnasium"])(spec, envs, **kwargs)
     prefix, colon, name = spec.partition(":")
     if not colon:
         return backends["gymnasium"](spec, envs, **kwargs)
@@ -48,8 +50,9 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
 
 
 def is_made(spec: Any) -> bool:
-    """True for an environment or a world that exists already; False for an id or a factory, which makes new ones."""
-    return not isinstance(spec, str | type) and hasattr(spec, "step")
+    """True for an environment or a world that exists already; False for an id, a factory or a functional environment,
+    of all of which there can be as many as one likes."""
+    return not isinstance(spec, str | type) and hasattr(spec, "step") and not is_functional(spec)
 
 
 def _import(module: str, spec: str, allowed: bool) -> None:
@@ -97,11 +100,33 @@ def _gymnasium(spec: Any, envs: int | None, **kwargs: Any) -> World:
     return make_gymnasium(spec, envs, **kwargs)
 
 
-def _mdp(name: str, envs: int | None, **kwargs: Any) -> World:
-    from steepest.worlds.finite.sampled import make_mdp
+def _functional(spec: Any, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.functional.world import FunctionalWorld
 
-    return make_mdp(name, 1 if envs is None else envs, **kwargs)
+    return FunctionalWorld(spec, 1 if envs is None else envs, **kwargs)
+
+
+def _gymnax(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.functional.gymnax import make_gymnax
+
+    return _functional(make_gymnax(name, **kwargs), envs, backend="gymnax")
+
+
+def _mdp(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.finite.generators import MDPS
+    from steepest.worlds.functional.finite import FunctionalMDP
+
+    return _functional(FunctionalMDP(MDPS.call(name, **kwargs), name), envs, backend="mdp")
+
+
+def _lqr(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.functional.linear_quadratic import FunctionalLQR
+    from steepest.worlds.lqr.generators import LQRS
+
+    return _functional(FunctionalLQR(LQRS.call(name, **kwargs), name), envs, backend="lqr")
 
 
 backends.add("gymnasium", _gymnasium)
+backends.add("gymnax", _gymnax)
 backends.add("mdp", _mdp)
+backends.add("lqr", _lqr)

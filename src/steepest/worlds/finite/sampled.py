@@ -5,7 +5,6 @@ Sampled and exact are the same tables, so whatever an estimator makes of these t
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -53,8 +52,8 @@ class MDPWorld:
         self.envs = envs
         self.observation_space = Discrete(mdp.states)
         self.action_space = Discrete(mdp.actions)
-        self._successors = _cumulative(mdp.transition)
-        self._starts = _cumulative(mdp.initial)
+        self._successors = cumulative(mdp.transition)
+        self._starts = cumulative(mdp.initial)
         self._streams: Streams | None = None
         self.reset(seed)
 
@@ -150,26 +149,19 @@ def make_mdp(name: str, envs: int, **kwargs: Any) -> MDPWorld:
 
     Raises UsageError for a name that is not registered and for arguments that its generator does not take.
     """
-    generate = MDPS[name]
-    try:
-        inspect.signature(generate).bind(**kwargs)
-    except TypeError as error:
-        raise UsageError(
-            f"finite MDP {name!r}: {error}; it takes {', '.join(inspect.signature(generate).parameters)}"
-        ) from None
-    return MDPWorld(generate(**kwargs), envs, name=name)
+    return MDPWorld(MDPS.call(name, **kwargs), envs, name=name)
 
 
 def sample_paths(
     mdp: FiniteHorizonMDP, policy_or_table: Any, paths: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "N H"], Int[np.ndarray, "N H"], Float[np.ndarray, "N H"]]:
     """Draw N = `paths` independent paths s_0, a_0, r_0, …, a_{H−1}, r_{H−1}: (states, actions, rewards), each [N,H]."""
-    choices = _cumulative(mdp.probabilities(policy_or_table))
-    successors = _cumulative(mdp.transition)
+    choices = cumulative(mdp.probabilities(policy_or_table))
+    successors = cumulative(mdp.transition)
     states = np.empty((paths, mdp.horizon), np.int64)
     actions = np.empty_like(states)
     rewards = np.empty(states.shape)
-    state = _draw(np.broadcast_to(_cumulative(mdp.initial), (paths, mdp.states)), rng)
+    state = _draw(np.broadcast_to(cumulative(mdp.initial), (paths, mdp.states)), rng)
     for h in range(mdp.horizon):
         action = _draw(at(choices, h, 2)[state], rng)
         states[:, h], actions[:, h], rewards[:, h] = state, action, at(mdp.reward, h, 2)[state, action]
@@ -177,7 +169,7 @@ def sample_paths(
     return states, actions, rewards
 
 
-def _cumulative(probabilities: Float[np.ndarray, "... K"]) -> Float[np.ndarray, "... K"]:
+def cumulative(probabilities: Float[np.ndarray, "... K"]) -> Float[np.ndarray, "... K"]:
     """Σ_{j≤k} p_j, exactly 1 from the last outcome that is possible: rounding must not draw one that is not."""
     total = np.cumsum(probabilities, axis=-1)
     return np.where(total >= total[..., -1:], 1.0, total)
