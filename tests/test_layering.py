@@ -35,6 +35,7 @@ ROOMS = (  # top to bottom
     "layers",
     "taps",
     "parameters",
+    "chunks",
     "batch",
     "normaliser",
     "spaces",

@@ -115,7 +115,7 @@ def noise_rows(gradients: Float[np.ndarray, "K P"], rows: Float[np.ndarray, " K"
 @eqx.filter_jit
 def direction(algorithm: Algorithm, policy: Policy, batch: Batch, damping: Any) -> tuple[Any, Any]:
     """(g, x): the gradient, and what the algorithm's solver makes of it with λ = damping; x = g without a solver."""
-    local = linearise(policy, batch.obs)
+    local = linearise(policy, batch.obs, algorithm.chunk)
     return _direction(algorithm, local, batch, damping)
 
 
@@ -128,7 +128,7 @@ def natural_cosine(
     batch: large, and without the rows that made x.  It is solved by up to 50 conjugate gradient iterations, so that
     what an update's own solver leaves out counts against x.
     """
-    local = linearise(policy, batch.obs)
+    local = linearise(policy, batch.obs, algorithm.chunk)
     objective, metric = _parts(algorithm, local, batch)
     gradient = objective.gradient(local, batch).vector
     y = _REFERENCE(metric.operator(local, batch).damped(damping), gradient).x
@@ -208,7 +208,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 @eqx.filter_jit
 def _batch_gradients(algorithm: Algorithm, policy: Policy, batches: Batch) -> Float[Array, "K P"]:
     def one(batch: Batch) -> Array:
-        local = linearise(policy, batch.obs)
+        local = linearise(policy, batch.obs, algorithm.chunk)
         return trees.ravel(_parts(algorithm, local, batch)[0].gradient(local, batch).vector)[0]
 
     return jax.lax.map(one, batches)
@@ -216,7 +216,7 @@ def _batch_gradients(algorithm: Algorithm, policy: Policy, batches: Batch) -> Fl
 
 @eqx.filter_jit
 def _residual_curves(algorithm: Algorithm, policy: Policy, batch: Batch, lambdas: Array, iterations: int) -> Array:
-    local = linearise(policy, batch.obs)
+    local = linearise(policy, batch.obs, algorithm.chunk)
     objective, metric = _parts(algorithm, local, batch)
     gradient = objective.gradient(local, batch).vector
     operator: Operator = (fisher if metric == euclidean else metric).operator(local, batch)
@@ -226,7 +226,7 @@ def _residual_curves(algorithm: Algorithm, policy: Policy, batch: Batch, lambdas
 
 @eqx.filter_jit
 def _tridiagonals(algorithm: Algorithm, policy: Policy, batch: Batch, starts: Any, iterations: int) -> Any:
-    local = linearise(policy, batch.obs)
+    local = linearise(policy, batch.obs, algorithm.chunk)
     operator = fisher.operator(local, batch)
     gradient = _parts(algorithm, local, batch)[0].gradient(local, batch).vector
     every = jax.tree.map(lambda g, v: jnp.concatenate([g[None], v]), gradient, starts)
@@ -237,8 +237,8 @@ def _tridiagonals(algorithm: Algorithm, policy: Policy, batch: Batch, starts: An
 def _along(
     algorithm: Algorithm, policy: Policy, batch: Batch, elsewhere: Batch, damping: Any, deltas: Array
 ) -> tuple[Array, ...]:
-    local = linearise(policy, batch.obs)
-    other = linearise(policy, elsewhere.obs)
+    local = linearise(policy, batch.obs, algorithm.chunk)
+    other = linearise(policy, elsewhere.obs, algorithm.chunk)
     gradient, x = _direction(algorithm, local, batch, damping)
     objective, _ = _parts(algorithm, local, batch)
     form, ascent = fisher.operator(local, batch).quadratic(x), trees.dot(gradient, x)

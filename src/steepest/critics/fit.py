@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest import trees
+from steepest.critics.shuffle import shuffled
 from steepest.critics.value import Critic
 from steepest.errors import UsageError
 from steepest.parameters import merge, split
@@ -111,8 +112,7 @@ class AdamFit:
             return (eqx.apply_updates(theta, updates), opt), None
 
         def epoch(carry: Any, key: PRNGKeyArray) -> tuple[Any, None]:
-            rows = jax.random.permutation(key, count).reshape(-1, self.minibatch)
-            return jax.lax.scan(minibatch, carry, rows)
+            return jax.lax.scan(minibatch, carry, shuffled(key, count, self.minibatch))
 
         (fitted, opt), _ = jax.lax.scan(epoch, (params, state), jax.random.split(key, self.epochs))
         finite = trees.all_finite(fitted)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import partial_eval
 
+from steepest import chunks
 from steepest.distributions import Distribution, Policy
 from steepest.parameters import merge, split
 from steepest.taps import Listener, Tap, listening
@@ -30,6 +31,7 @@ class Local:
     distribution: predict(θ), leaves [N,…].
     push: θ̇ ↦ J·θ̇, a tangent on z: a distribution with the tangents as leaves.
     pull: c ↦ Jᵀ·c, the exact transpose of push.
+    chunk: rows worked out at a time, as in `chunks.each`.
     """
 
     params: Any
@@ -38,14 +40,15 @@ class Local:
     distribution: Distribution
     push: Callable[[Any], Distribution]
     pull: Callable[[Distribution], Any]
+    chunk: int | None = None
 
     def predict(self, theta: Any) -> Any:
         """θ' ↦ distributions at the N states."""
-        return jax.vmap(merge(theta, self.rest))(self.obs)
+        return chunks.each(merge(theta, self.rest), self.obs, self.chunk)
 
     def subset(self, rows: Any) -> Local:
         """The same policy linearised over obs[rows]."""
-        return _linearise(self.params, self.rest, jax.tree.map(lambda x: jnp.asarray(x)[rows], self.obs))
+        return _linearise(self.params, self.rest, jax.tree.map(lambda x: jnp.asarray(x)[rows], self.obs), self.chunk)
 
     def taps(self) -> Tapped:
         """The layers of the policy, with their inputs at the N states."""
@@ -67,14 +70,17 @@ class Tapped:
     rest: tuple[int, ...]
 
 
-def linearise(policy: Policy, obs: Any) -> Local:
-    """Linearise `policy`, a map from one observation to a distribution, at its own θ over obs [N,…]."""
-    return _linearise(*split(policy), obs)
+def linearise(policy: Policy, obs: Any, chunk: int | None = None) -> Local:
+    """Linearise `policy`, a map from one observation to a distribution, at its own θ over obs [N,…].
+
+    chunk: rows worked out at a time, as in `chunks.each`.
+    """
+    return _linearise(*split(policy), obs, chunk)
 
 
-def _linearise(params: Any, rest: Any, obs: Any) -> Local:
+def _linearise(params: Any, rest: Any, obs: Any, chunk: int | None) -> Local:
     def predict(theta: Any) -> Any:
-        return jax.vmap(merge(theta, rest))(obs)
+        return chunks.each(merge(theta, rest), obs, chunk)
 
     distribution, push = jax.linearize(predict, params)
     transpose = jax.linear_transpose(push, params)
@@ -82,7 +88,7 @@ def _linearise(params: Any, rest: Any, obs: Any) -> Local:
     def pull(cotangent: Any) -> Any:
         return transpose(cotangent)[0]
 
-    return Local(params, rest, obs, distribution, push, pull)
+    return Local(params, rest, obs, distribution, push, pull, chunk)
 
 
 def _listen(local: Local) -> Tapped:

@@ -103,7 +103,9 @@ class MirrorDescent:
             return jnp.where(trial(theta)[1] <= self.limit, height(theta), -jnp.inf)
 
         def direction(theta: Any) -> Any:
-            here = fisher.operator(linearise(merge(theta, local.rest), batch.obs), batch).damped(metric.damping)
+            here = fisher.operator(linearise(merge(theta, local.rest), batch.obs, local.chunk), batch).damped(
+                metric.damping
+            )
             return self.solver(here, jax.grad(height)(theta), None).x
 
         def climb(carry: tuple) -> tuple:

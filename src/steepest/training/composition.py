@@ -60,6 +60,7 @@ def build_algorithm(name: str, config: UpdateConfig, updates: int = 1) -> Algori
     _check(name, algorithm, config)
     solver = _solver(algorithm, config)
     step = _decaying(_step(algorithm.step, solver, config), config, updates)
+    algorithm = dataclasses.replace(algorithm, chunk=config.chunk)
     if algorithm.solver is None:
         return dataclasses.replace(algorithm, objective=_objective(algorithm, config), step=step)
     return dataclasses.replace(

@@ -45,6 +45,9 @@ class UpdateConfig:
     auto: the method's own."""
     subsample: float = 1.0
     """Fisher products on this fraction of the batch, drawn once an update; all else sees all of it."""
+    chunk: int | None = None
+    """Rows of the batch worked out at a time: less memory for large batches. Default: all up to 16384 rows, 4096 beyond
+    that."""
     divergence: Literal["mean", "max"] = "mean"
     """trpo: hold the mean KL over the states within δ, or the largest."""
     entropy: float = 0.0
@@ -215,6 +218,7 @@ def check(config: TrainConfig) -> None:
     if not 0 < config.update.shrink < 1:
         raise UsageError(f"shrink must be between 0 and 1, got {config.update.shrink}")
     for name in ("gamma", "gae_lambda"):
+    _at_least("chunk", config.update.chunk, 1)
         value = getattr(config.sampling, name)
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} must be in [0, 1], got {value}")

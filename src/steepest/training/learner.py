@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PRNGKeyArray
 
+from steepest import chunks
 from steepest.agent import normalise
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
 from steepest.batch import Batch, Cost, Rollout
@@ -158,8 +159,9 @@ def improve(
         batch, of_cost = batch._replace(cost=cost), (pair[0], pair[1])
     drawing = jax.random.fold_in(key, 1)
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
-    moved = mean_kl(jax.vmap(policy)(path.obs), jax.vmap(policy)(normalise(refreshed, flat)), path.weight)
+    chunk, flat = learner.algorithm.chunk, _flat(rollout.obs)
+    before, after = (chunks.each(policy, x, chunk) for x in (path.obs, normalise(refreshed, flat)))
+    moved = mean_kl(before, after, path.weight)
     spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
     lesson = Lesson(path.obs, path.weight, value, target, of_cost, key)
     return state._replace(policy=policy, algorithm=algorithm), lesson, step._replace(normaliser_kl=moved), spread
@@ -170,7 +172,7 @@ def single_path(
 ) -> tuple[Batch, Array, Array]:
     """(the batch of a rollout, V at its rows [N], the targets of the critic [N]).  acted: the statistics that did."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
+    value, next_value = (_values(critic, x, learner.algorithm.chunk) for x in (obs, next_obs))
     ends = rollout.terminated, rollout.truncated, rollout.valid
     reward = _rewards(learner, policy, rollout, obs) / reward_scale
     advantage, target = gae(reward, value, next_value, *ends, gamma=learner.gamma, lam=learner.gae_lambda)
@@ -208,7 +210,7 @@ def _cost(
 ) -> tuple[Cost, Array, Array]:
     """What the batch says of the cost; and V_C at its rows and the targets of its critic, both [N]."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    value, next_value = (jax.vmap(jax.vmap(critic))(x) for x in (obs, next_obs))
+    value, next_value = (_values(critic, x, learner.algorithm.chunk) for x in (obs, next_obs))
     ends = rollout.terminated, rollout.truncated, rollout.valid
     cost = rollout.cost / limited.scale
     advantage, target = gae(cost, value, next_value, *ends, gamma=learner.cost_gamma, lam=learner.cost_gae_lambda)
@@ -217,6 +219,16 @@ def _cost(
         obs, rollout.action, advantage * limited.scale, rollout.valid, done, centre=learner.centre
     )
     return Cost(limited.seen * rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
+
+
+def _flat(x: Any) -> Any:
+    """[T,B,…] ↦ [T·B,…]."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _values(critic: Critic, obs: Any, chunk: int | None) -> Array:
+    """V at obs [T,B,…]: [T,B]."""
+    return chunks.each(critic, _flat(obs), chunk).reshape(obs.shape[:2])
 
 
 def _rewards(learner: Learner, policy: Policy, rollout: Rollout, obs: Any) -> Any:
