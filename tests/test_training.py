@@ -127,7 +127,7 @@ class TestRun:
             settings = {k: v for k, v in SMALL.items() if k != "envs"}
             run = st.train(world, "trpo", out=tmp_path / str(seed), seed=seed, **settings)
             seen.append(set(Recording.seeds))
-            assert len(seen[-1]) == 4 * (1 + 2 + 1 + 1)  # the first reset, one after each evaluation, theirs, the last
+            assert len(seen[-1]) == 4 * (1 + 1 + 1 + 1)  # the first, after the first evaluation, evaluation's, the last
             episodes = read_lines(run.path / "episodes.jsonl")
             assert {(e["return"], e["length"]) for e in episodes} == {(7.0, 7)}  # none goes across an evaluation
         assert len(set.union(*seen)) == sum(map(len, seen))

@@ -56,7 +56,7 @@ def test_the_gathered_branches_are_those_of_the_policy_with_the_noise_of_their_s
     settings = {k: v for k, v in SMALL.items() if k != "steps"}
     config = resolve(with_settings(st.TrainConfig("Pendulum-v1"), settings), describe(world.action_space, "action"))
     policy = MlpGaussian(3, 1, (8,), key=jax.random.key(0))
-    gather: Any = build_collect(config, world, policy)
+    gather: Any = build_collect(config, [world], policy)
     gather.reset(0)
     params = split(policy)[0]
     follow, drawn = gather._follow, []
@@ -139,13 +139,13 @@ def test_settings_of_the_vine_reach_it() -> None:
     for width, every in ((3, None), (2, 2), (None, 2)):
         settings = {"scheme": "vine", "vine": {"states": 8, "actions": width, "length": 5}, "envs": 4, "gamma": 0.9}
         config = resolve(with_settings(st.TrainConfig("CartPole-v1"), settings), describe(world.action_space, "action"))
-        gather: Any = build_collect(config, world, policy)
+        gather: Any = build_collect(config, [world], policy)
         assert isinstance(gather, VinePath)
         assert gather._vine == Vine(8, width or 2, 5, 0.9)
         assert gather._every == every
         assert build_learner(config, st.trpo()).algorithm == dataclasses.replace(st.trpo(), objective=self_normalised)
     config = resolve(st.TrainConfig("CartPole-v1"), describe(world.action_space, "action"))
-    assert isinstance(build_collect(config, world, policy), SinglePath)
+    assert isinstance(build_collect(config, [world], policy), SinglePath)
     assert build_learner(config, st.trpo()).algorithm == st.trpo()
 
 

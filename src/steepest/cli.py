@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ import tyro
 
 from steepest.errors import RunError, UsageError
 from steepest.reproduce.registry import EXPERIMENTS
-from steepest.training.config import TrainConfig
+from steepest.training.config import TrainConfig, check
 from steepest.training.whole_numbers import whole_numbers
 
 
@@ -47,17 +48,23 @@ class Train:
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
-        from steepest.training.train import train
+        from steepest.training.hosting import place
 
-        _cache_compilations()
-        run = train(
-            self.config.env,
-            self.config.algorithm,
-            config=self.config,
-            out=self.out,
-            quiet=self.output.quiet or self.output.json,
-            console=_console(),
-        )
+        check(self.config)
+        with ExitStack() as stack:
+            placed = place(stack, self.config, self.config.env)  # workers start while the next line imports JAX
+            from steepest.training.train import train
+
+            _cache_compilations()
+            run = train(
+                self.config.env,
+                self.config.algorithm,
+                config=self.config,
+                out=self.out,
+                quiet=self.output.quiet or self.output.json,
+                console=_console(),
+                placed=placed,
+            )
         return _report(run, self.output)
 
 

@@ -9,7 +9,7 @@ of its own, while the critic is fitted to the last rollout. Both give the same n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
@@ -17,12 +17,15 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from steepest.agent import compile_actor, finite, normalise
+from steepest.agent import compile_actor, finite, host_actor, normalise
 from steepest.batch import Rollout
 from steepest.distributions import Policy
 from steepest.normaliser import Scaling
 from steepest.parameters import merge, split
-from steepest.sampling.rollout import Collector, Episode
+from steepest.sampling.actor import Actor
+from steepest.sampling.episodes import Episode, Running, account
+from steepest.sampling.groups import Groups, Order
+from steepest.sampling.rollout import Collector, empty
 from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
@@ -48,7 +51,7 @@ class Gathered(NamedTuple):
 class Collect(Protocol):
     """Collects the data of one update from a world that it knows."""
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """All episodes afresh."""
         ...
 
@@ -60,7 +63,7 @@ class Collect(Protocol):
 class Gather(Protocol):
     """Data for update after update: `start`, do something else, `finish`."""
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """All episodes afresh; what was started is forgotten."""
         ...
 
@@ -83,7 +86,7 @@ class WhenAsked:
     def __init__(self, collect: Collect):
         self._collect, self._given = collect, None
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """See `Gather`."""
         self._given = None
         self._collect.reset(seed)
@@ -111,7 +114,7 @@ class AtOnce:
         self._thread = ThreadPoolExecutor(1, "collect")
         self._pending: Future[Gathered] | None = None
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """See `Gather`."""
         self._forget()
         self._collect.reset(seed)
@@ -137,20 +140,53 @@ class AtOnce:
             wait([pending])
 
 
+class Account:
+    """What is ordered for a single path, and what is made of the rollout that comes of it.
+
+    actor: what acts.  envs: B.  It holds the episodes under way, and the seed that begins them.
+    """
+
+    def __init__(self, actor: Actor, envs: int):
+        self._actor, self._envs = actor, envs
+        self._seed: int | None = None
+        self._running = Running.none(envs)
+
+    def reset(self, seed: int) -> None:
+        """The next order begins with all episodes afresh."""
+        self._seed, self._running = seed, Running.none(self._envs)
+
+    def order(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Order:
+        """The next order; parameters as of `Collect`."""
+        entropy = tuple(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        seed, self._seed = self._seed, None
+        return Order(self._actor.export(params, acted), entropy, seed)
+
+    def gathered(self, rollout: Rollout, charged: bool) -> Gathered:
+        """With the episodes that ended.  charged: a cost was reported."""
+        rollout = rollout if charged else rollout._replace(cost=None)
+        episodes, self._running = account(rollout, self._running)
+        return Gathered(rollout, episodes, None, 0)
+
+
 class SinglePath:
-    """world: to collect in.  policy: of whose structure every θ is.  steps: T."""
+    """worlds: to collect in, one for each group.  size, envs: as of `Groups`.  policy: of whose structure every θ is.
+    steps: T."""
 
-    def __init__(self, world: World, policy: Policy, steps: int):
-        self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
+    def __init__(self, worlds: Sequence[World], size: int, envs: int, policy: Policy, steps: int):
+        actor = host_actor(policy, size)
+        self._groups, self._account = Groups(dict(enumerate(worlds)), size, envs, actor), Account(actor, envs)
+        observation, action = worlds[0].observation_space, worlds[0].action_space
+        self._form = steps, envs, describe(observation, "observation"), describe(action, "action")
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """See `Collect`."""
-        self._collector.reset(seed)
+        self._account.reset(seed)
 
     def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
         """See `Collect`."""
-        rollout, episodes = self._collector.collect(lambda obs, t: self._act(params, acted, obs, key, t), self._steps)
-        return Gathered(rollout, episodes, None, 0)
+        rollout = empty(*self._form)
+        charged = self._groups.collect(self._account.order(params, acted, key), rollout)
+        return self._account.gathered(rollout, charged)
 
 
 class VinePath:
@@ -165,7 +201,7 @@ class VinePath:
         self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
 
-    def reset(self, seed: int | None) -> None:
+    def reset(self, seed: int) -> None:
         """See `Collect`."""
         self._collector.reset(seed)
 
@@ -213,28 +249,30 @@ def _compile(policy: Policy, width: int) -> tuple[Callable[..., Any], Callable[.
     return first, follow
 
 
-def build_gather(config: TrainConfig, world: World, policy: Policy, *, shared: bool) -> Gather:
-    """What the scheme of a resolved configuration means in this world.
+def build_gather(config: TrainConfig, worlds: Sequence[World], policy: Policy, *, shared: bool) -> Gather:
+    """What the scheme of a settled configuration means in these worlds, in this process.
 
-    shared: the world is also evaluated in, or the user's: nothing is done in it that was not asked for just then.
+    worlds: one for each group.  shared: the world is also evaluated in, or the user's: nothing is done in it that was
+    not asked for just then.
 
     Raises UsageError where a vine is wanted in a world that cannot be put back into a state.
     """
-    collect = build_collect(config, world, policy)
+    collect = build_collect(config, worlds, policy)
     return WhenAsked(collect) if shared else AtOnce(collect)
 
 
-def build_collect(config: TrainConfig, world: World, policy: Policy) -> Collect:
+def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy) -> Collect:
     """How the data of one update is collected. Raises UsageError as `build_gather` does."""
     steps, gamma = config.sampling.rollout, config.sampling.gamma
     assert steps is not None
     assert gamma is not None
     if config.sampling.scheme == "single-path":
-        return SinglePath(world, policy, steps)
+        return SinglePath(worlds, worlds[0].envs, sum(world.envs for world in worlds), policy, steps)
     states, width, length = config.vine.states, config.vine.actions, config.vine.length
     assert states is not None
     assert width is not None
     assert length is not None
+    (world,) = worlds
     action = describe(world.action_space, "action")
     every = action.n if isinstance(action, Discrete) and action.n == width else None
     return VinePath(world, policy, steps, Vine(states, width, length, gamma), every)

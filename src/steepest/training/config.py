@@ -70,6 +70,11 @@ class SamplingConfig:
     """Environments stepped together."""
     rollout: int | None = None
     """Steps of each environment between updates: a batch has envs × rollout rows."""
+    group: int | None = None
+    """Environments that are stepped together, with seeds and noise of their own; the results depend on it. 8 by rule."""
+    workers: int | None = None
+    """Processes that step the environments, each whole groups of them; 0: this one alone. The results do not depend on
+    it. Default: one for each core, as far as groups go, if simulating the run takes one core 5 seconds or more."""
     gamma: float | None = None
     """γ: discount, in [0, 1]."""
     gae_lambda: float | None = None
@@ -213,17 +218,18 @@ def check(config: TrainConfig) -> None:
     if config.update.damping == 0 and config.update.damping_rule != "fixed":
         raise UsageError(f"damping_rule={config.update.damping_rule} needs a damping > 0 to start from, got 0")
     _at_least("backtracks", config.update.backtracks, 0)
+    _at_least("chunk", config.update.chunk, 1)
     if config.update.damping is not None and not 0 <= config.update.damping < math.inf:
         raise UsageError(f"damping must be a finite number ≥ 0, got {config.update.damping}")
     if not 0 < config.update.shrink < 1:
         raise UsageError(f"shrink must be between 0 and 1, got {config.update.shrink}")
     for name in ("gamma", "gae_lambda"):
-    _at_least("chunk", config.update.chunk, 1)
         value = getattr(config.sampling, name)
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{name} must be in [0, 1], got {value}")
-    for name in ("envs", "rollout", "segment"):
+    for name in ("envs", "rollout", "group", "segment"):
         _at_least(name, getattr(config.sampling, name), 1)
+    _at_least("workers", config.sampling.workers, 0)
     _check_vine(config)
     _check_constraint(config)
     if config.update.entropy and config.sampling.scheme == "vine":

@@ -50,4 +50,4 @@ def build_meter(config: TrainConfig, world: World) -> CostMeter | None:
             'info["cost"], as Safety-Gymnasium\'s environments have in their Gymnasium form; wrap yours to report it, '
             "or choose trpo without cost_limit"
         )
-    return CostMeter.empty(limit, world.envs)
+    return CostMeter.empty(limit, config.sampling.envs or world.envs)

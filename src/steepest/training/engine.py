@@ -52,9 +52,9 @@ class Engine(Protocol):
         ...
 
 
-def key_of(seed: int, purpose: int, iteration: int) -> Any:
+def key_of(seed: Any, purpose: Any, iteration: Any) -> Any:
     """The random key of a run, by purpose and by iteration: the same in a run that was resumed and in one that was
-    not."""
+    not. Numbers, or arrays of a program."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), iteration)
 
 

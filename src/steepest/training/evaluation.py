@@ -17,7 +17,9 @@ from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.spaces import Box, Discrete, describe
 from steepest.training.config import check_seed
+from steepest.training.native_evaluation import play_functional
 from steepest.worlds import is_made, make_world
+from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
 
 _ENVS = 10
@@ -66,6 +68,8 @@ def play(
     _fits(agent, world)
     quota = np.full(world.envs, episodes // world.envs)
     quota[: episodes % world.envs] += 1
+    if isinstance(world, FunctionalWorld):
+        return play_functional(agent, world, quota, seed, deterministic, stop)
     finished: list[list[float]] = [[] for _ in quota]
     act, (params, _) = compile_actor(agent.policy), split(agent.policy)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()

@@ -32,14 +32,14 @@ class Loop:
     """One run, between its first iteration and its last.
 
     snapshot: where the run stands; replaced after every advance, so it is whole whenever one fails.
-    engine: what advances it.  evaluation: the world to evaluate in.
-    shared: that world is the engine's own, and an evaluation ends the episodes under way.
+    evaluation: the world to evaluate in.  disturbed: an engine whose own world that is: an evaluation ends its episodes
+    under way.
+    ended: why the run is over, once it is.
     """
 
     config: TrainConfig
-    engine: Engine
     evaluation: World
-    shared: bool
+    disturbed: Engine | None
     recorder: Recorder
     callbacks: Sequence[Callback]
     interruption: Interruption
@@ -47,43 +47,48 @@ class Loop:
     returns: list[float] = field(default_factory=list)
     saved: int = -1
     failed: bool = False
+    ended: str = ""
 
-    def run(self) -> str:
+    def run(self, engine: Engine) -> None:
         """Iterate until the steps are done, a callback stops it, updates keep failing, or a signal comes.
 
-        Returns why it ended. Whatever is raised, the last whole iteration is saved first.
+        Whatever is raised, the last whole iteration is saved first.
         """
         try:
-            return self._run()
+            engine.reset(self.snapshot)
+            self.save()
+            while not self.ended:
+                self.take(engine.advance(self.snapshot))
         except BaseException:
-            if self.snapshot.progress.iteration > self.saved:
-                with contextlib.suppress(RunError):  # what is raised already says more than a second failure
-                    self._save()
+            self.rescue()
             raise
 
-    def _save(self) -> None:
+    def rescue(self) -> None:
+        """Save the last whole iteration, if that was not done, and if it can be."""
+        if self.snapshot.progress.iteration > self.saved:
+            with contextlib.suppress(RunError):  # what is raised already says more than a second failure
+                self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint that a resumed run goes on from."""
         self.recorder.checkpoint("last", self.snapshot)
         self.saved = self.snapshot.progress.iteration
 
-    def _run(self) -> str:
-        config = self.config
-        self.engine.reset(self.snapshot)
-        self._save()
-        while self.snapshot.progress.steps < config.steps:
-            reasons = self._advance()
-            progress = self.snapshot.progress
-            ended = progress.steps >= config.steps or bool(reasons) or self.interruption.signal
-            if ended or progress.iteration // config.checkpoint_every > self.saved // config.checkpoint_every:
-                self._save()
-            if self.interruption.signal:
-                return f"stopped by {self.interruption.name}"
-            if reasons:
-                return "; ".join(reasons)
-        return "all steps done"
+    def take(self, advanced: Advanced) -> None:
+        """Evaluate, log, save, and decide whether the run is over."""
+        reasons = self._follow(advanced)
+        progress, every = self.snapshot.progress, self.config.checkpoint_every
+        if self.interruption.signal:
+            self.ended = f"stopped by {self.interruption.name}"
+        elif reasons:
+            self.ended = "; ".join(reasons)
+        elif progress.steps >= self.config.steps:
+            self.ended = "all steps done"
+        if self.ended or progress.iteration // every > self.saved // every:
+            self.save()
 
-    def _advance(self) -> list[str]:
-        """Advance, evaluate, log. Replaces the snapshot, and returns the reasons to stop."""
-        advanced = self.engine.advance(self.snapshot)
+    def _follow(self, advanced: Advanced) -> list[str]:
+        """Evaluate and log. Replaces the snapshot, and returns the reasons to stop."""
         self.snapshot = advanced.snapshot
         evaluated = self._evaluate()
         reasons: list[str] = []
@@ -94,8 +99,8 @@ class Loop:
                 row.progress.iteration, row.progress.steps, metrics, evaluated if last else None, self.snapshot.agent
             )
             reasons += [str(reason) for callback in self.callbacks if (reason := callback(event))]
-        if evaluated is not None and self.shared:
-            self.engine.reset(self.snapshot)
+        if evaluated is not None and self.disturbed is not None:
+            self.disturbed.reset(self.snapshot)
         if diagnosis := self._diagnosis(advanced):
             reasons.append(diagnosis)
             self.failed = True

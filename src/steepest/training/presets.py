@@ -42,6 +42,9 @@ CONTINUOUS: dict[str, Any] = {
 }
 
 
+GROUP = 8
+"""Environments of a group: a larger one spends less on each action, a smaller one can serve more workers."""
+
 PG_DELTA = 0.03
 """δ of pg, whose unit is not the nat: the best of 1e-4, 3e-4, … 0.1 on Hopper-v5, by two seeds that the README does not
 show. Shorter steps are slow, longer ones leave the policy that the gradient is that of."""

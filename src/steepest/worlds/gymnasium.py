@@ -13,7 +13,6 @@ Environments in this process are stepped without Gymnasium's own loop where that
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ from steepest import spaces
 from steepest.errors import RunError, UsageError
 from steepest.names import unknown
 from steepest.worlds.costs import reported_costs
-from steepest.worlds.lockstep import Lockstep, Misfit
+from steepest.worlds.lockstep import Lockstep, Misfit, culprit
 from steepest.worlds.world import Transition, environment_seeds
 
 
@@ -57,8 +56,9 @@ class GymnasiumWorld:
             AutoresetMode.SAME_STEP: self._settle_same_step,
             AutoresetMode.DISABLED: self._settle_disabled,
         }[mode]
-        plain = type(env) is SyncVectorEnv and mode == AutoresetMode.NEXT_STEP
-        self._advance = Lockstep(env).step if plain else env.step
+        self._advance: Callable[..., Any] = env.step
+        if type(env) is SyncVectorEnv and mode == AutoresetMode.NEXT_STEP:
+            self._advance = Lockstep(env).step
         self._ghost = np.zeros(self.envs, bool)
         self._obs: np.ndarray | None = None
         self._steps = 0
@@ -177,7 +177,7 @@ class GymnasiumWorld:
         except Misfit as error:
             raise self._fault(error.index, self._said(error.obs)) from error
         except Exception as error:
-            index, stacking = _culprit(error)
+            index, stacking = culprit(error)
             what = f"raised {type(error).__name__}: {error}"
             if stacking:
                 index, what = self._misfit() or (None, f"returned observations that cannot be stacked: {error}")
@@ -291,14 +291,3 @@ def _described(name: str, space: Any, role: str) -> spaces.Space:
         return spaces.describe(space, role)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-
-
-def _culprit(error: Exception) -> tuple[int | None, bool]:
-    """Which environment of a SyncVectorEnv raised, and whether instead its observations could not be stacked."""
-    index = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__") == "gymnasium.vector.utils.space_utils":
-            return None, True
-        if isinstance(frame.f_locals.get("self"), SyncVectorEnv | Lockstep):
-            index = frame.f_locals.get("i")
-    return index, False

@@ -6,6 +6,7 @@ cost. The rest is the same: an environment whose episode ended resets itself in 
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,15 @@ def _stacked(costs: dict[int, Any], count: int) -> dict[str, Any]:
     for i, cost in costs.items():
         values[i], who[i] = cost, True
     return {KEY: values, f"_{KEY}": who}
+
+
+def culprit(error: Exception) -> tuple[int | None, bool]:
+    """Which environment of a SyncVectorEnv or a `Lockstep` raised, and whether instead its observations could not be
+    stacked."""
+    index = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") == "gymnasium.vector.utils.space_utils":
+            return None, True
+        if isinstance(frame.f_locals.get("self"), SyncVectorEnv | Lockstep):
+            index = frame.f_locals.get("i")
+    return index, False

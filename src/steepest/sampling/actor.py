@@ -1,0 +1,47 @@
+"""What chooses the actions of a rollout on the host: parameters and random numbers come once, not with every step.
+
+    weights = actor.export(θ, statistics)      plain NumPy, which a worker can be sent
+    actor.begin(weights, entropy, T, B)
+    for t < T:  action_t = actor(obs_t, t)
+
+The random numbers depend on `entropy` alone, and the bits of an action on B: so an actor serves a group of environments
+of fixed size, and gives the same wherever it runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steepest.errors import RunError
+
+
+class Actor(Protocol):
+    """A policy's structure, ready to act with any parameters. It can be pickled."""
+
+    def export(self, params: Any, scaling: Any) -> Any:
+        """What `begin` takes, in NumPy.  params: θ.  scaling: the observation statistics, or None."""
+        ...
+
+    def begin(self, weights: Any, entropy: Sequence[int], steps: int, envs: int) -> None:
+        """Get ready for a rollout of `steps` steps of `envs` environments."""
+        ...
+
+    def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
+        """Actions [B,…] for observations [B,…] at step t < steps, before any clipping; good until the next call.
+
+        Raises RunError for one that is not finite.
+        """
+        ...
+
+
+def finite(action: NDArray[Any]) -> NDArray[Any]:
+    """The actions, unless one is NaN or infinite: RunError."""
+    # the sum of squares is finite only if all entries are; where it overflows, all are looked at
+    if action.dtype.kind == "f" and not math.isfinite(np.vdot(action, action)) and not np.isfinite(action).all():
+        raise RunError(f"the policy chose an action that is not finite: {action!r:.200}")
+    return action

@@ -1,0 +1,81 @@
+"""Groups: the environments of a run in parts of fixed size, each with its own seeds and its own noise.
+
+    group g   environments g·n … g·n + n − 1     seeds and noise from (…, g)     inference in one batch of its own
+
+So what happens in a group depends on neither the others nor on who steps it: a run is the same, to the bit, for any
+number of workers that own whole groups. Here is what each of them does, and one process that owns all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from steepest.batch import Rollout
+from steepest.sampling.actor import Actor
+from steepest.sampling.rollout import fill
+from steepest.worlds.world import World
+
+
+class Order(NamedTuple):
+    """One rollout, please.
+
+    weights: what the actor exported.  entropy: of the noise.  seed: to begin with all episodes afresh; None to go on.
+    """
+
+    weights: Any
+    entropy: tuple[int, ...]
+    seed: int | None
+
+
+class Groups:
+    """worlds: by the number of their group.  size: n.  envs: of all groups, B.  actor: of whose form every order is."""
+
+    def __init__(self, worlds: Mapping[int, World], size: int, envs: int, actor: Actor):
+        self._worlds, self._size, self._actor = worlds, size, actor
+        for group, world in worlds.items():
+            numbered = getattr(world, "number", None)  # of worlds whose errors name one environment
+            if numbered is not None:
+                numbered(group * size, envs)
+
+    def collect(self, order: Order, into: Rollout) -> bool:
+        """Write the next T steps of these groups into their columns of `into`, one group after the other.
+
+        Returns whether any environment reported a cost. Raises what the worlds and the actor raise.
+        """
+        if order.seed is not None:
+            for group, world in self._worlds.items():
+                world.reset(_seed(order.seed, group))
+        charged = False
+        for group, world in self._worlds.items():
+            begin = group * self._size
+            columns = Rollout(*(array[:, begin : begin + world.envs] for array in into))
+            self._actor.begin(order.weights, (*order.entropy, group), len(into.reward), world.envs)
+            charged |= fill(world, self._actor, columns)
+        return charged
+
+    def close(self) -> None:
+        """Close the worlds; may be called twice."""
+        for world in self._worlds.values():
+            world.close()
+
+
+def make_groups(make: Callable[[int], World], which: Iterable[int], size: int, envs: int) -> dict[int, World]:
+    """The worlds of some groups, by number.  make: (environments) ↦ a new world.  size: n.  envs: of all groups, B."""
+    return {group: make(min(size, envs - group * size)) for group in which}
+
+
+def count(envs: int, size: int) -> int:
+    """How many groups there are; the last may be smaller."""
+    return -(-envs // size)
+
+
+def share(groups: int, workers: int) -> list[range]:
+    """Which groups each of the workers owns: neighbours, and as many each as can be."""
+    return [range(groups * k // workers, groups * (k + 1) // workers) for k in range(workers)]
+
+
+def _seed(seed: int, group: int) -> int:
+    return int(np.random.SeedSequence((seed, group)).generate_state(1)[0] >> 1)

@@ -1,0 +1,105 @@
+"""The built-in networks in NumPy: what `jax.vmap(policy)(normalise(obs))` computes, to a float32's rounding, in 12 µs.
+
+    x = clip((obs − shift)·scale, ±10)      x ← tanh(xW + b) …      z = xW + b
+    Gaussian       a = z + σ·ε              ε ~ N(0, I)
+    Categorical    a = argmax (z + g)       g = −ln E, E ~ Exp(1): Gumbel's
+
+π_old is recomputed in the update from the observations, so that this rounding is in no ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steepest.sampling.actor import finite
+
+LARGEST = 2**18
+"""Multiplications in a product of two matrices up to which OpenBLAS takes one thread, however many it has: with more,
+the sums are of another order, and the actions would depend on the process that they are computed in."""
+
+_CLIP = 10.0
+
+
+class Weights(NamedTuple):
+    """layers: (W [in,out], b [out]) of each.  log_std: [d] of a Gaussian, else None.  shift, scale: of the
+    observations, or None."""
+
+    layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    log_std: NDArray[np.float32] | None
+    shift: NDArray[np.float32] | None
+    scale: NDArray[np.float32] | None
+
+
+class Head(NamedTuple):
+    """noise: (generator, (T,B,outputs), weights) ↦ that of a rollout.  choose: (z, its noise) ↦ actions; z may go."""
+
+    noise: Callable[[np.random.Generator, tuple[int, ...], Weights], NDArray[np.float32]]
+    choose: Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[Any]]
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], weights: Weights) -> NDArray[np.float32]:
+    assert weights.log_std is not None
+    noise = rng.standard_normal(shape, np.float32)
+    return np.multiply(noise, np.exp(weights.log_std), out=noise)
+
+
+def _add(z: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
+    return finite(np.add(z, noise, out=z))
+
+
+def _gumbel(rng: np.random.Generator, shape: tuple[int, ...], weights: Weights) -> NDArray[np.float32]:
+    exponential = np.maximum(rng.standard_exponential(shape, np.float32), np.finfo(np.float32).tiny)
+    return -np.log(exponential)
+
+
+def _most(z: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
+    return np.add(z, noise, out=z).argmax(axis=-1)
+
+
+GAUSSIAN = Head(_normal, _add)
+CATEGORICAL = Head(_gumbel, _most)
+
+
+class MlpActor:
+    """`Actor` of an `MlpGaussian` or an `MlpCategorical`.  head: `GAUSSIAN` or `CATEGORICAL`."""
+
+    def __init__(self, head: Head):
+        self._head = head
+
+    def export(self, params: Any, scaling: Any) -> Weights:
+        """See `Actor`."""
+        layers = [(np.asarray(layer.weight), np.asarray(layer.bias)) for layer in params.net.layers]
+        log_std = getattr(params, "log_std", None)
+        shift, scale = (None, None) if scaling is None else (scaling.shift.ravel(), scaling.scale.ravel())
+        return Weights(layers, None if log_std is None else np.asarray(log_std), shift, scale)
+
+    def begin(self, weights: Weights, entropy: Sequence[int], steps: int, envs: int) -> None:
+        """See `Actor`."""
+        widths = [bias.size for _, bias in weights.layers]
+        self._weights = weights
+        self._input = np.empty((envs, len(weights.layers[0][0])), np.float32)
+        self._units = [np.empty((envs, width), np.float32) for width in widths]
+        rng = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._noise = self._head.noise(rng, (steps, envs, widths[-1]), weights)
+
+    def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
+        """See `Actor`."""
+        return self._head.choose(self.parameters(obs), self._noise[t])
+
+    def parameters(self, obs: NDArray[Any]) -> NDArray[np.float32]:
+        """z [B,outputs]: logits, or means; good until the next call."""
+        weights, x = self._weights, obs.reshape(self._input.shape)
+        if weights.shift is not None and weights.scale is not None:
+            x = np.subtract(x, weights.shift, out=self._input)
+            np.multiply(x, weights.scale, out=x)
+            np.minimum(np.maximum(x, -_CLIP, out=x), _CLIP, out=x)
+        last = self._units[-1]
+        for (matrix, bias), units in zip(weights.layers, self._units, strict=True):
+            x = np.add(np.matmul(x, matrix, out=units), bias, out=units)
+            if units is not last:
+                np.tanh(x, out=x)
+        return last

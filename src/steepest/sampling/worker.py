@@ -1,0 +1,104 @@
+"""A worker: a process that owns some groups, and writes their part of every rollout into memory that it shares.
+
+    parent → worker   Setup, then a Task for each rollout        worker → parent   Done or Failed, for each Task
+
+It is an interpreter of its own, started afresh: nothing is forked, the user's script is not run again, and JAX is only
+imported where the actor needs it. It ends when its parent does, and leaves SIGINT to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from steepest.errors import RunError, UsageError
+from steepest.sampling.actor import Actor
+from steepest.sampling.groups import Groups, Order, make_groups
+from steepest.sampling.shared_rollouts import map_rollouts
+from steepest.worlds.world import World
+
+
+class Setup(NamedTuple):
+    """make: (environments) ↦ a new world.  which: the groups that are this worker's.  size, envs: as of `Groups`.
+    layout: of a rollout's arrays."""
+
+    make: Callable[[int], World]
+    which: range
+    size: int
+    envs: int
+    layout: Any
+
+
+class Task(NamedTuple):
+    """actor: pickled; None for the one before.  order: for `Groups`.  half: which of the two rollouts to write."""
+
+    actor: bytes | None
+    order: Order
+    half: int
+
+
+class Done(NamedTuple):
+    """charged: whether a cost was reported."""
+
+    charged: bool
+
+
+class Failed(NamedTuple):
+    """error: RunError or UsageError, as it was raised there.  trace: of an error that nobody foresaw, else empty."""
+
+    error: RunError | UsageError
+    trace: str
+
+
+def main(control: int, file: int) -> None:
+    """Serve until the parent closes the connection.  control, file: numbers of the connection and the shared file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    connection = Connection(control)
+    worker = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        setup: bytes = connection.recv_bytes()
+        while True:
+            task: Task = pickle.loads(connection.recv_bytes())
+            try:
+                worker = worker or _Worker(pickle.loads(setup), file)
+                reply = Done(worker(task))
+            except (RunError, UsageError) as error:
+                reply = Failed(type(error)(str(error)), "")
+            except Exception as error:
+                reply = Failed(RunError(f"{type(error).__name__}: {error}"), traceback.format_exc())
+            connection.send_bytes(pickle.dumps(reply))
+    if worker is not None:
+        worker.close()
+
+
+class _Worker:
+    def __init__(self, setup: Setup, file: int):
+        self._setup = setup
+        self._rollouts = map_rollouts(file, setup.layout)
+        self._worlds = make_groups(setup.make, setup.which, setup.size, setup.envs)
+        self._groups: Groups | None = None
+
+    def __call__(self, task: Task) -> bool:
+        if task.actor is not None:
+            actor: Actor = pickle.loads(task.actor)
+            self._groups = Groups(self._worlds, self._setup.size, self._setup.envs, actor)
+        assert self._groups is not None
+        return self._groups.collect(task.order, self._rollouts[task.half])
+
+    def close(self) -> None:
+        for world in self._worlds.values():
+            world.close()
+
+
+def _leave_with_parent() -> None:
+    """Standard input is a pipe that nobody writes into: it ends when the parent does, also in the middle of a step."""
+    os.read(0, 1)
+    os._exit(1)

@@ -1,0 +1,162 @@
+"""Where the environments of a run are stepped: in this process, or by workers; the numbers are the same.
+
+    groups     of SamplingConfig.group environments; the results depend on it
+    workers    own whole groups; the results do not depend on how many there are, so that a rule may look at the clock
+
+A world that exists already, one with a vine upon it, and one that is not Gymnasium's is one group, in this process.
+Nothing here imports JAX: the workers start while it is being imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from steepest.errors import RunError, UsageError
+from steepest.sampling.groups import count
+from steepest.sampling.rollout import layout
+from steepest.sampling.workers import Workers, possible
+from steepest.spaces import Discrete, describe
+from steepest.training.config import TrainConfig
+from steepest.training.presets import GROUP, resolve
+from steepest.worlds import is_made, make_world
+from steepest.worlds.remaking import remake
+from steepest.worlds.world import World
+
+_WORTH = 5.0
+"""Seconds of simulation, of the whole run on one core, from which on workers repay their start."""
+
+
+Placed = tuple[TrainConfig, World, Workers | None]
+"""What `place` gives."""
+
+
+def place(stack: ExitStack, config: TrainConfig, env: Any, *, allow_import: bool = True) -> Placed:
+    """The configuration with nothing left open, a world (of one environment, where there are groups of them), and the
+    workers, which begin to start; all closed at the end.
+
+    env: as of `make_world`.  allow_import: False for an id that was read from a file.
+
+    Raises UsageError for a world, groups or workers that there cannot be.
+    """
+    world = open_world(stack, env, config.sampling.envs if is_made(env) else 1, allow_import=allow_import)
+    config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(env) else None)
+    config = settle(config, env, world)
+    if world.envs != config.sampling.envs and not in_groups(config, env, world):
+        world.close()
+        world = open_world(stack, env, config.sampling.envs)
+    workers = start_workers(config, env, world)
+    if workers is not None:
+        stack.callback(workers.close)
+    return config, world, workers
+
+
+def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
+    """A world that is closed at the end, unless the user made it."""
+    if is_made(env):
+        return make_world(env, envs)
+    world = make_world(env, envs, allow_import=allow_import)
+    stack.callback(world.close)
+    return world
+
+
+def in_groups(config: TrainConfig, env: Any, world: World) -> bool:
+    """Whether the environments of a run are made in groups."""
+    return config.sampling.scheme == "single-path" and world.backend == "gymnasium" and not is_made(env)
+
+
+def settle(config: TrainConfig, env: Any, world: World) -> TrainConfig:
+    """A resolved configuration with its groups and workers.
+
+    env: what the user gave.  world: made of it; stepped a few times, where a rule has to know how long that takes.
+
+    Raises UsageError for groups and workers that there cannot be.
+    """
+    envs, group, workers = config.sampling.envs, config.sampling.group, config.sampling.workers
+    assert envs is not None
+    if not in_groups(config, env, world):
+        _refuse(config, env, world)
+        group, workers = envs, 0
+    else:
+        group = min(GROUP if group is None else group, envs)
+        groups = count(envs, group)
+        if workers is None:
+            workers = _workers(config, world, groups)
+        if workers > groups:
+            raise UsageError(
+                f"workers must be at most the {groups} groups that {envs} environments in groups of {group} make, got "
+                f"{workers}: take more environments, or smaller groups"
+            )
+        if workers and not possible():
+            raise UsageError("workers need a POSIX system and a Python interpreter to start: use workers=0")
+    return dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, group=group, workers=workers))
+
+
+def _refuse(config: TrainConfig, env: Any, world: World) -> None:
+    """Raise UsageError where groups or workers were asked for that this run cannot have."""
+    sampling = config.sampling
+    why = f"the backend {world.backend!r} steps all of its environments together"
+    if is_made(env):
+        why = f"{world.name} is made already: give its id, or a function that makes one"
+    elif sampling.scheme == "vine":
+        why = "a vine's branches start from all environments of the rollout: use a single path"
+    if sampling.workers:
+        raise UsageError(f"workers={sampling.workers}: {why}; or leave workers at 0")
+    if sampling.group not in (None, sampling.envs):
+        raise UsageError(f"group={sampling.group}: {why}; or leave group out")
+
+
+def _workers(config: TrainConfig, world: World, groups: int) -> int:
+    """One for each core, as far as groups go, where simulating all steps takes long enough; else none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, groups)
+    if workers < 2 or not possible() or config.steps * _seconds_per_step(world) < _WORTH:
+        return 0
+    return workers
+
+
+def _seconds_per_step(world: World, budget: float = 0.02) -> float:
+    """What a step of one environment takes: the median of as many as go into `budget` seconds, at least 3; 0 where it
+    breaks, which the run will say."""
+    action = describe(world.action_space, "action")
+    rest = np.zeros((world.envs, *action.shape), np.int32 if isinstance(action, Discrete) else np.float32)
+    seconds: list[float] = []
+    try:
+        world.reset(0)
+        while len(seconds) < 3 or sum(seconds) < budget:
+            begin = time.perf_counter()
+            world.step(rest)
+            seconds.append(time.perf_counter() - begin)
+    except RunError:
+        return 0.0
+    return float(np.median(seconds)) / world.envs
+
+
+def make_worlds(config: TrainConfig, make: Callable[[int], World]) -> list[World]:
+    """The worlds of a settled configuration in this process, one for each group."""
+    envs, group = config.sampling.envs, config.sampling.group
+    assert envs is not None
+    assert group is not None
+    return [make(min(group, envs - begin)) for begin in range(0, envs, group)]
+
+
+def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None:
+    """The workers of a settled configuration, which begin to start; None where there are to be none.
+
+    Raises UsageError for an environment that cannot be sent.
+    """
+    sampling = config.sampling
+    if not sampling.workers:
+        return None
+    assert sampling.rollout is not None
+    assert sampling.envs is not None
+    assert sampling.group is not None
+    observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
+    arrays = layout(sampling.rollout, sampling.envs, observation, action)
+    return Workers(sampling.workers, remake(env), sampling.group, sampling.envs, arrays)

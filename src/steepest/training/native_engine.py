@@ -1,0 +1,235 @@
+"""The engine for functional worlds: a stretch of iterations is one program, and the host sees what came of each.
+
+A stretch ends where the loop has something to do: at an evaluation, a checkpoint, the end; after about `SECONDS`, so
+that progress is seen and a signal heard. How long it is changes no number. Runs that differ by their seed alone can
+share the program, each with the numbers of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from steepest.errors import RunError
+from steepest.geometry import Reason
+from steepest.sampling.moments import Moments
+from steepest.sampling.reward_scale import RewardScale
+from steepest.sampling.rollout import Episode
+from steepest.sampling.unroll import Ends, Underway, begin
+from steepest.training.config import TrainConfig
+from steepest.training.engine import RESET, Advanced, Row, key_of
+from steepest.training.learner import IterationInfo, Learner
+from steepest.training.metrics import of_iteration
+from steepest.training.native_program import Carry, RewardMoments, compile_iterations
+from steepest.training.persistence import Progress, Snapshot
+from steepest.worlds.functional.world import FunctionalWorld
+
+SECONDS = 0.5
+_ROWS = 2**20
+"""Rows of which the episodes are held on the device."""
+
+
+class NativeRuns:
+    """Runs that are advanced together.
+
+    config: resolved, that of one of them.  seeds: of each.  learner: what improves.  world: whose copies are taken; it
+    is not stepped.  stepwise: one iteration at a time, for callbacks that look at the agent after each.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        seeds: Sequence[int],
+        learner: Learner,
+        world: FunctionalWorld,
+        *,
+        stepwise: bool = False,
+    ):
+        self._config, self._learner, self._world = config, learner, world
+        self._seeds, self._many = np.array(seeds, np.uint32), len(seeds) > 1
+        self._capacity = 1 if stepwise else max(1, min(256, _ROWS // (config.batch * len(seeds))))
+        self._pace: float | None = None
+        self._underway: Any = None
+        self._carry: Carry | None = None
+        self._rest: Any = None
+        self._run: Any = None
+        self._fault: RunError | None = None
+
+    def reset(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take the runs up where the snapshots stand, all episodes afresh."""
+        copies, envs = self._world.copies, self._world.envs
+
+        def first(key: PRNGKeyArray) -> Underway:
+            return begin(copies, copies.tables, key, envs)
+
+        keys = self._joined([key_of(int(s), RESET, x.progress.iteration) for s, x in zip(self._seeds, snapshots, strict=True)])
+        self._underway = jax.jit(jax.vmap(first) if self._many else first)(keys)
+        parts = [_apart(snapshot) for snapshot in snapshots]
+        self._rest = parts[0][1]
+        self._carry = self._joined([carry for carry, _ in parts])._replace(underway=self._underway)
+
+    def advance(self, snapshots: Sequence[Snapshot], live: Sequence[bool]) -> list[Advanced]:
+        """A stretch of iterations of all.  snapshots: where the runs stand.  live: those that may stop the others.
+
+        Raises RunError where a live run broke: after the iterations before were given.
+        """
+        if self._fault is not None:
+            raise self._fault
+        start = time.perf_counter()
+        progress = next(s.progress for s, lives in zip(snapshots, live, strict=True) if lives)
+        before, count = self._carry, self._count(progress)
+        carry, reports, done, broken = self._stretch(before, live, progress, count)
+        whole, broken = int(done), np.asarray(broken).reshape(len(snapshots), 3, -1)
+        at_fault = [wrong for wrong, lives in zip(broken, live, strict=True) if lives and wrong.any()]
+        if at_fault:
+            self._fault, whole = _fault(self._world, at_fault[0]), whole - 1
+            if not whole:
+                raise self._fault
+            carry, reports, *_ = self._stretch(before, live, progress, whole)
+        unpacked = [packed.unpacked(whole) for packed in reports]
+        seconds = time.perf_counter() - start
+        # the first one compiled the program, which says nothing of the others
+        self._pace = SECONDS / 8 if self._pace is None else seconds / whole
+        self._carry = carry
+        share = seconds / whole / len(snapshots)
+        return [
+            self._advanced(snapshot, mine, *self._of_run(unpacked, i), share)
+            for i, (snapshot, mine) in enumerate(zip(snapshots, self._split(carry), strict=True))
+        ]
+
+    def _advanced(self, snapshot: Snapshot, carry: Carry, numbers: Any, ended: Any, seconds: float) -> Advanced:
+        infos, scales = numbers
+        rows = _rows(infos, scales, ended, snapshot.progress, self._config.batch, seconds)
+        after = _snapshot(snapshot, carry, self._rest, rows[-1].progress)
+        return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos))
+
+    def _count(self, progress: Progress) -> int:
+        """Iterations until the loop has something to do, or as many as there is time for."""
+        config, batch = self._config, self._config.batch
+        counts = [self._capacity, -(-(config.steps - progress.steps) // batch)]
+        counts.append(config.checkpoint_every - progress.iteration % config.checkpoint_every)
+        if config.evaluation.every:
+            counts.append(-(-(config.evaluation.every - progress.steps % config.evaluation.every) // batch))
+        counts.append(1 if self._pace is None else int(SECONDS / self._pace))
+        return max(1, min(counts))
+
+    def _stretch(self, carry: Carry | None, live: Sequence[bool], progress: Progress, count: int) -> Any:
+        if self._run is None:
+            self._run = compile_iterations(
+                self._learner,
+                self._rest,
+                self._world.copies,
+                steps=self._config.sampling.rollout or 1,
+                capacity=self._capacity,
+                most_failures=self._config.max_failures,
+                many=self._many,
+            )
+        seeds, alive = (x if self._many else x[0] for x in (self._seeds, np.array(live)))
+        tables, first = self._world.copies.tables, np.int32(progress.iteration)
+        return self._run(tables, carry, seeds, alive, first, np.int32(count))
+
+    def _joined(self, trees: Sequence[Any]) -> Any:
+        """One tree with a leading axis of runs, where there are several."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if self._many else trees[0]
+
+    def _split(self, carry: Carry) -> list[Carry]:
+        return _pieces(carry, len(self._seeds)) if self._many else [carry]
+
+    def _of_run(self, unpacked: Any, i: int) -> Any:
+        return jax.tree.map(lambda x: x[:, i], unpacked) if self._many else unpacked
+
+
+class NativeEngine:
+    """`Engine` of one run; parameters as of `NativeRuns`."""
+
+    def __init__(self, config: TrainConfig, learner: Learner, world: FunctionalWorld, *, stepwise: bool = False):
+        self._runs = NativeRuns(config, [config.seed], learner, world, stepwise=stepwise)
+
+    def reset(self, snapshot: Snapshot) -> None:
+        """See `Engine`."""
+        self._runs.reset([snapshot])
+
+    def advance(self, snapshot: Snapshot) -> Advanced:
+        """See `Engine`; a stretch of iterations."""
+        return self._runs.advance([snapshot], [True])[0]
+
+    def close(self) -> None:
+        """See `Engine`."""
+
+
+def _apart(snapshot: Snapshot) -> tuple[Carry, Any]:
+    """A run as it is on the device, but for its copies, and what of the learner's state is no array."""
+    state = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, snapshot.learner)
+    arrays, rest = eqx.partition(state, eqx.is_array)
+    normaliser, scale = snapshot.agent.normaliser, snapshot.reward_scale
+    rewards = None
+    if scale is not None:  # the episodes are new ones
+        rewards = RewardMoments(Moments.of(scale.statistics), jnp.zeros(scale.running.shape, jnp.float32))
+    return Carry(arrays, None, None if normaliser is None else Moments.of(normaliser), rewards), rest
+
+
+def _snapshot(before: Snapshot, carry: Carry, rest: Any, progress: Progress) -> Snapshot:
+    """Where the run stands after a stretch."""
+    learner = eqx.combine(carry.learner, rest)
+    normaliser = None if carry.seen is None else carry.seen.on_host()
+    scale = None
+    if carry.rewards is not None:
+        scale = RewardScale(carry.rewards.moments.on_host(), np.asarray(carry.rewards.running, np.float64))
+    agent = dataclasses.replace(before.agent, policy=learner.policy, normaliser=normaliser)
+    return before._replace(agent=agent, learner=learner, reward_scale=scale, progress=progress)
+
+
+@eqx.filter_jit
+def _pieces(carry: Carry, count: int) -> list[Carry]:
+    """What belongs to each run: one program, since to take every array apart by itself would take longer."""
+    return [jax.tree.map(lambda x, i=i: x[i], carry) for i in range(count)]
+
+
+def _rows(
+    infos: IterationInfo, scales: np.ndarray, ended: Any, progress: Progress, batch: int, seconds: float
+) -> list[Row]:
+    """A row for each iteration.  seconds: of one."""
+    rows = []
+    for i, scale in enumerate(scales):
+        info: IterationInfo = jax.tree.map(lambda x, i=i: x[i], infos)
+        episodes = _episodes(*jax.tree.map(lambda x, i=i: x[i], ended))
+        progress = progress._replace(
+            iteration=progress.iteration + 1,
+            steps=progress.steps + batch,
+            episodes=progress.episodes + len(episodes),
+            failures=progress.failures + int(Reason(int(info.step.reason)).failed),
+            seconds=progress.seconds + seconds,
+        )
+        metrics = {
+            **of_iteration(info, episodes),
+            "reward_scale": float(scale),
+            "branch_steps": 0,
+            "time/iteration": seconds,
+        }
+        rows.append(Row(progress, metrics, episodes))
+    return rows
+
+
+def _episodes(ends: Ends, terminated: np.ndarray) -> list[Episode]:
+    """Those that ended in a rollout, in order of time and then of environment."""
+    t, b = np.nonzero(ends.ended)
+    returns, lengths, how = (x[t, b].tolist() for x in (ends.returns, ends.lengths, terminated))
+    costs: Sequence[Any] = [None] * len(t) if ends.costs is None else ends.costs[t, b].tolist()
+    return list(map(Episode, returns, lengths, b.tolist(), how, costs))
+
+
+def _fault(world: FunctionalWorld, broken: np.ndarray) -> RunError:
+    """broken: [3,B]."""
+    kind, env = (int(x) for x in np.argwhere(broken)[0])
+    if kind == 0:
+        return RunError("the policy chose an action that is not finite")
+    what = ("an observation that is not in its space", "a reward that is not finite")[kind - 1]
+    return RunError(f"{world.name}: environment {env} of {world.envs} returned {what}")

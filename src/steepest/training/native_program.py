@@ -1,0 +1,163 @@
+"""Iterations of a run as one program: collect → statistics → improve → fit, again and again, none of it on the host.
+
+    run(tables, carry, seeds, live, first, count) → (carry, reports, done, broken)
+
+The arithmetic is the learner's own; the number of iterations is an argument, so that one program serves every stretch
+between two moments at which the host has something to do. With several seeds each iteration is theirs at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from steepest.agent import normalise
+from steepest.batch import Rollout
+from steepest.sampling.moments import Moments, discounted_sums
+from steepest.sampling.unroll import unroll
+from steepest.spaces import Discrete
+from steepest.training.engine import ACT, FIT, key_of
+from steepest.training.learner import IterationInfo, Learner, LearnerState, fit_critics, improve
+from steepest.worlds.functional.copies import Copies
+
+
+class RewardMoments(NamedTuple):
+    """moments: of the discounted sums of rewards.  running: [B], those of the episodes under way."""
+
+    moments: Moments
+    running: Array
+
+
+class Carry(NamedTuple):
+    """A run between two iterations, on the device.
+
+    learner: the arrays of a `LearnerState`.  underway: an `Underway`, the copies and their episodes.  seen: of the
+    observations, and rewards: of the rewards; None where they are not kept.
+    """
+
+    learner: Any
+    underway: Any
+    seen: Moments | None
+    rewards: RewardMoments | None
+
+
+class Packed(eqx.Module):
+    """Arrays of one shape as one array, since each array that a program keeps is a piece of code to be compiled.
+
+    values: float32, the arrays on a last axis; whole numbers below 2²⁴ and flags are kept.
+    """
+
+    values: Any
+    structure: Any = eqx.field(static=True)
+    dtypes: tuple[Any, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, tree: Any) -> Packed:
+        """The leaves of a pytree."""
+        leaves, structure = jax.tree.flatten(tree)
+        values = jnp.stack([jnp.asarray(leaf, jnp.float32) for leaf in leaves], axis=-1)
+        return cls(values, structure, tuple(leaf.dtype for leaf in leaves))
+
+    def unpacked(self, whole: int) -> Any:
+        """The pytree of the first `whole` iterations, on the host."""
+        values = np.asarray(self.values)[:whole]
+        leaves = [values[..., i].astype(dtype) for i, dtype in enumerate(self.dtypes)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+class Report(NamedTuple):
+    """One iteration.  numbers: packed (info as the learner gives it, the scale of the rewards that was used).
+    episodes: packed (ends, whether they terminated), [T,B] of the rollout."""
+
+    numbers: Packed
+    episodes: Packed
+
+
+def compile_iterations(
+    learner: Learner, rest: Any, copies: Copies, *, steps: int, capacity: int, most_failures: int, many: bool
+) -> Callable[..., tuple[Carry, Report, Array, Array]]:
+    """(tables, carry, seeds, live, first, count) ↦ (the carry after, the reports of `done` iterations, done, broken).
+
+    rest: what of the learner's state is no array.  steps: T.  capacity: count at most, the length of the reports.
+    most_failures: updates in a row that kept the policy, at which to stop.  many: carry, seeds and live have a leading
+    axis of runs, and so have the reports, after that of the iterations.
+
+    seeds: uint32.  live: bool, whether the run may stop the others.  first: the number of the first iteration.
+    It stops early after an iteration in which a live run failed too often, or broke; broken: [3,B] in the last
+    iteration, whose action, observation or reward was not finite.
+    """
+
+    def iteration(tables: Any, carry: Carry, seed: Array, number: Array) -> tuple[Carry, Report, Array]:
+        return _iterate(learner, rest, copies, steps, tables, carry, seed, number)
+
+    # compiled by itself only so that it is traced once
+    each = jax.jit(jax.vmap(iteration, (None, 0, 0, None)) if many else iteration)
+
+    def run(tables: Any, carry: Carry, seeds: Array, live: Array, first: Array, count: Array) -> Any:
+        _, one, fine = jax.eval_shape(each, tables, carry, seeds, first)
+        reports = jax.tree.map(lambda like: jnp.zeros((capacity, *like.shape), like.dtype), one)
+
+        def goes_on(loop: Any) -> Array:
+            done, stopped, *_ = loop
+            return (done < count) & ~stopped
+
+        def go_on(loop: Any) -> Any:
+            done, _, _, carry, reports = loop
+            carry, report, broken = each(tables, carry, seeds, first + done)
+            reports = jax.tree.map(
+                lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, done, 0), reports, report
+            )
+            failing = carry.learner.algorithm.failures >= most_failures
+            return done + 1, jnp.any(live & (failing | jnp.any(broken, axis=(-2, -1)))), broken, carry, reports
+
+        start = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.zeros(fine.shape, bool), carry, reports
+        done, _, broken, carry, reports = jax.lax.while_loop(goes_on, go_on, start)
+        return carry, reports, done, broken
+
+    return jax.jit(run)
+
+
+def _iterate(
+    learner: Learner, rest: Any, copies: Copies, steps: int, tables: Any, carry: Carry, seed: Array, number: Array
+) -> tuple[Carry, Report, Array]:
+    state: LearnerState = eqx.combine(carry.learner, rest)
+    acted = None if carry.seen is None else carry.seen.scaling()
+    acting, fitting = jax.vmap(key_of, (None, 0, None))(seed, jnp.array([ACT, FIT]), number)
+
+    def act(obs: Any, key: Any) -> Any:
+        return jax.vmap(state.policy)(normalise(acted, obs)).sample(key)
+
+    underway, rollout, ends = unroll(copies, tables, act, carry.underway, acting, steps)
+    rollout = rollout._replace(cost=None)  # where a cost is limited, another engine is at work
+    seen = None if carry.seen is None else carry.seen.updated(rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
+    refreshed = None if seen is None else seen.scaling()
+    rewards = None if carry.rewards is None else _with_rewards(carry.rewards, rollout, learner.gamma)
+    reward_scale = jnp.ones(()) if rewards is None else rewards.moments.deviation()
+    state, lesson, step, spread = improve(learner, state, rollout, acted, refreshed, reward_scale, fitting)
+    state, fit, cost_fit = fit_critics(learner, state, lesson)
+    after = Carry(eqx.filter(state, eqx.is_array), underway, seen, rewards)
+    info = IterationInfo(step, fit, spread, cost_fit)
+    report = Report(Packed.of((info, reward_scale)), Packed.of((ends, rollout.terminated)))
+    return after, report, _broken(copies, rollout)
+
+
+def _with_rewards(kept: RewardMoments, rollout: Rollout, gamma: float) -> RewardMoments:
+    done = rollout.terminated | rollout.truncated
+    running, sums = discounted_sums(kept.running, rollout.reward, done, gamma)
+    return RewardMoments(kept.moments.updated(sums.ravel()), running)
+
+
+def _broken(copies: Copies, rollout: Rollout) -> Array:
+    """[3,B] of each copy, whether an action, an observation or a reward was not what it must be."""
+    obs = rollout.next_obs
+    wrong = (
+        (obs < 0) | (obs >= copies.observation.n) if isinstance(copies.observation, Discrete) else ~jnp.isfinite(obs)
+    )
+    flags = ~jnp.isfinite(rollout.action), wrong, ~jnp.isfinite(rollout.reward)
+    return jnp.stack([jnp.any(flag, axis=tuple(a for a in range(flag.ndim) if a != 1)) for flag in flags])
