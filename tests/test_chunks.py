@@ -59,7 +59,7 @@ def test_an_update_in_chunks_is_the_update(size: int) -> None:
 
 
 def test_the_intermediate_memory_of_an_update_is_that_of_chunks() -> None:
-    """The compiler's own account: residuals of all rows remain, tangents and activations are a chunk's."""
+    """The compiler's own account: what a row needs between is kept for the rows of one chunk only."""
     policy = st.MlpGaussian(17, 6, (64, 64), key=jax.random.key(0))
     rows = 20_000
 
@@ -73,7 +73,7 @@ def test_the_intermediate_memory_of_an_update_is_that_of_chunks() -> None:
         memory: Any = program.lower(given).compile().memory_analysis()
         return memory.temp_size_in_bytes
 
-    assert temporary(1000) < 0.75 * temporary(rows)
+    assert temporary(1000) < 0.3 * temporary(rows)
 
 
 def test_a_chunk_of_nothing_is_refused() -> None:

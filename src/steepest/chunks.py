@@ -1,7 +1,7 @@
 """A function of one row for N rows: all at once, or a chunk after the other, whose intermediate arrays stay in cache.
 
-The derivatives of what is worked out in chunks come in chunks too, so that a large batch costs per row what a small one
-does, and takes no more memory than its residuals.
+The derivatives of what is worked out in chunks come in chunks too, and work out anew what they need of it: a large batch
+costs per row about what a small one does, and takes the memory of its inputs and outputs, and of one chunk.
 """
 
 from __future__ import annotations
@@ -25,4 +25,10 @@ def each(function: Callable[[Any], Any], rows: Any, size: int | None = None) -> 
     count = jax.tree.leaves(rows)[0].shape[0]
     if size is None:
         size = count if count <= WHOLE else SIZE
-    return jax.vmap(function)(rows) if size >= count else jax.lax.map(function, rows, batch_size=size)
+    if size >= count:
+        return jax.vmap(function)(rows)
+
+    def one(row: Any) -> Any:  # a module is no key of a cache, a function is
+        return function(row)
+
+    return jax.lax.map(jax.checkpoint(one, prevent_cse=False), rows, batch_size=size)
