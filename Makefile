@@ -2,18 +2,23 @@
 # make train     train CartPole-v1 into runs/
 # make test      everything but the slow tests      make slow    the slow ones
 # make check     lint, format, types, layering      make docs    the pages, into docs/_build
-# make clean     remove .venv, caches and builds
+# make bench     speed beside other libraries, minutes      make bench-full   with returns, hours, resumable
+# make bench-gpu the functional worlds on a GPU             make peers        only install those libraries
+# make clean     remove .venv, .venv-peers, caches and builds
 #
 # PYTHON=python3.12 make …  chooses the interpreter; versions are those of constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
+BESIDE_jax := -e .  # this library, to be measured beside what is in that environment
+BESIDE_gpu := -e .
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_VERSION := pip==26.*  # --group needs 25.1
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: install train test slow check docs clean
+.PHONY: install train test slow check docs clean peers bench bench-full bench-gpu
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -36,8 +41,25 @@ check: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
+peers: $(PEERS)/torch/installed $(PEERS)/jax/installed
+
+bench: $(VENV)/installed-dev peers
+	status=0; $(BIN)/python benchmarks/speed.py || status=1; $(BIN)/python benchmarks/speed_tables.py && exit $$status
+
+bench-full: $(VENV)/installed-dev peers
+	status=0; $(BIN)/python benchmarks/speed.py --full || status=1; \
+	  for study in minutes steps; do $(BIN)/python benchmarks/returns.py $$study || status=1; done; \
+	  $(BIN)/python benchmarks/speed_tables.py && exit $$status
+
+bench-gpu:
+	@command -v nvidia-smi >/dev/null || { \
+	  echo "bench-gpu: there is no NVIDIA driver here, so no GPU; nothing was measured" >&2; exit 1; }
+	$(MAKE) $(VENV)/installed-dev $(PEERS)/gpu/installed
+	$(PEERS)/gpu/bin/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/speed_tables.py
+
 clean:
-	rm -rf docs/_build $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf docs/_build $(VENV) $(PEERS) .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
@@ -54,5 +76,11 @@ $(VENV)/installed: $(VENV)/made $(INPUTS)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/made $(INPUTS)
-	$(PIP) install --quiet -c constraints.txt -e '.[mujoco]' --group dev
+	$(PIP) install --quiet -c constraints.txt -e '.[mujoco,gymnax]' --group dev
 	@touch $@ $(VENV)/installed
+
+$(PEERS)/%/installed: benchmarks/peers/requirements-%.txt | $(VENV)/made
+	$(PYTHON) -m venv --clear $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade '$(strip $(PIP_VERSION))'
+	$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $< $(BESIDE_$*)
+	@touch $@

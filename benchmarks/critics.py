@@ -12,19 +12,17 @@ seconds are those that the run's process had a processor, on one core the second
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import rows
 
 from steepest.runs import read_lines
-from steepest.runs.meta import git_commit, versions
 
 RESULTS = Path(__file__).parent / "results"
 FIELDS = [
@@ -68,24 +66,18 @@ def main() -> None:
             run(SCREENED_STEPS, SCREENED, (30, 31), table)
         else:
             run(STEPS, METHODS, (0, 1, 2), table)
-    print(markdown(read(table)))
+    print(markdown(rows.read(table)))
 
 
 def run(environments: dict[str, int], methods: dict[str, list[str]], seeds: tuple[int, ...], table: Path) -> None:
     """Do every run that has no row yet."""
-    table.parent.mkdir(exist_ok=True)
-    done = {(row["env"], row["label"], int(row["seed"])) for row in read(table)} if table.exists() else set()
+    done = rows.done(rows.read(table), "env", "label", "seed")
     for seed, env, label in itertools.product(seeds, environments, methods):
-        if (env, label, seed) in done:
+        if (env, label, str(seed)) in done:
             continue
         row = {"env": env, "label": label, "options": " ".join(methods[label]), "seed": seed}
         row |= one(env, methods[label], environments[env], seed)
-        new = not table.exists()
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        rows.append(table, row, FIELDS)
         print(f"{env}, {label}, seed {seed}: {row['mean']:.1f}, area {row['area']:.1f}", file=sys.stderr, flush=True)
 
 
@@ -124,9 +116,7 @@ def one(env: str, options: list[str], steps: int, seed: int) -> dict:
             "seconds": round(said["seconds"], 2),
             "bin_steps": " ".join(f"{x:.0f}" for x in at),
             "bin_returns": " ".join(f"{x:.2f}" for x in means),
-            "cores": len(os.sched_getaffinity(0)),
-            "commit": (git_commit() or {}).get("commit", ""),
-            "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
+            **rows.where(),
         }
 
 
@@ -149,12 +139,7 @@ def binned(episodes: list[dict], steps: int) -> tuple[np.ndarray, np.ndarray]:
     return edges[1:], np.array(filled)
 
 
-def read(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
+def markdown(found: list[dict[str, str]]) -> str:
     """For each environment and method, means over seeds ± their standard errors.
 
     At equal seconds: the training return when the faster method of the environment has just done its steps, an
@@ -165,8 +150,8 @@ def markdown(rows: list[dict[str, str]]) -> str:
         "return at equal seconds | explained | ms to learn | ms to collect |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for env in dict.fromkeys(row["env"] for row in rows):
-        here = [row for row in rows if row["env"] == env]
+    for env in dict.fromkeys(row["env"] for row in found):
+        here = [row for row in found if row["env"] == env]
         collect = np.median([float(row["collect"]) for row in here])
         labels = list(dict.fromkeys(row["label"] for row in here))
         learn = {x: np.median([float(row["learn"]) for row in here if row["label"] == x]) for x in labels}

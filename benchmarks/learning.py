@@ -13,9 +13,7 @@ use (sums are added in another order): it is in every row. The committed rows ha
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rows
 
 from steepest.reports import draw_curves
 from steepest.runs import read_lines
-from steepest.runs.meta import git_commit, versions
 
 HERE = Path(__file__).parent
 FIELDS = [
@@ -103,31 +101,25 @@ def main() -> None:
     study, table = STUDIES[arguments.study], HERE / "results" / f"{arguments.study}.csv"
     if not arguments.plot:
         run(study, table)
-    rows = read(table)
-    print(markdown(rows))
+    found = rows.read(table)
+    print(markdown(found))
     if study.figure is not None:
         out = HERE.parent / "docs" / "figures" / study.figure
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw(study, rows, out)
+        draw(study, found, out)
         print(out)
 
 
 def run(study: Study, table: Path) -> None:
     """Do every run that has no row yet."""
-    table.parent.mkdir(exist_ok=True)
-    done = {(row["label"], int(row["seed"])) for row in read(table)} if table.exists() else set()
+    done = rows.done(rows.read(table), "label", "seed")
     for seed in study.seeds:
         for label, options in study.methods.items():
-            if (label, seed) in done:
+            if (label, str(seed)) in done:
                 continue
             row = {"env": study.env, "label": label, "options": " ".join(options), "seed": seed}
             row |= one(study.env, options, study.steps, seed)
-            new = not table.exists()
-            with table.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            rows.append(table, row, FIELDS)
             print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
 
 
@@ -161,23 +153,16 @@ def one(env: str, options: list[str], steps: int, seed: int) -> dict:
             "kl_mean": f"{np.mean([row['update/kl'] for row in metrics]):.3g}",
             "kl_max": f"{np.max([row['update/kl'] for row in metrics]):.3g}",
             "failures": metrics[-1]["failures"],
-            "cores": len(os.sched_getaffinity(0)),
-            "commit": (git_commit() or {}).get("commit", ""),
-            "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
+            **rows.where(),
         }
 
 
-def read(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def draw(study: Study, rows: list[dict[str, str]], out: Path) -> None:
+def draw(study: Study, found: list[dict[str, str]], out: Path) -> None:
     """Evaluations against steps, the mean over seeds of each method."""
     curves = {
         label: [
             (np.array(row["evaluation_steps"].split(), float), np.array(row["evaluation_means"].split(), float))
-            for row in rows
+            for row in found
             if row["label"] == label
         ]
         for label in study.methods
@@ -185,14 +170,14 @@ def draw(study: Study, rows: list[dict[str, str]], out: Path) -> None:
     draw_curves(curves, out, "episode return (evaluation)", study.env)
 
 
-def markdown(rows: list[dict[str, str]]) -> str:
+def markdown(found: list[dict[str, str]]) -> str:
     """The final evaluations: each seed's, and their mean with its standard error."""
     lines = [
         "| method | mean of each seed | over seeds | lowest episode | mean KL | steps/s |",
         "|---|---|---|---|---|---|",
     ]
-    for label in dict.fromkeys(row["label"] for row in rows):
-        mine = [row for row in rows if row["label"] == label]
+    for label in dict.fromkeys(row["label"] for row in found):
+        mine = [row for row in found if row["label"] == label]
         means = np.array([float(row["mean"]) for row in mine])
         error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
         rate = np.median([float(row["steps"]) / float(row["seconds"]) for row in mine])

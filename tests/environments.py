@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,6 +122,46 @@ class Effort(gymnasium.Env):
         self.place += 0.5 * float(action[0]) + 0.2 * self.np_random.normal()
         info = {"cost": float(action[0]) ** 2} if self.costs else {}
         return np.array([self.place, self.count / 50]), -(self.place**2), self.count == 50, False, info
+
+
+class Looking(Counting):
+    """The reward says whether JAX is there."""
+
+    def step(self, action: Any) -> Any:
+        obs, _, *rest = super().step(action)
+        return obs, float("jax" in sys.modules), *rest
+
+
+class Fragile(Counting):
+    """The one with that seed breaks in its third step."""
+
+    def __init__(self, seed: int):
+        super().__init__(100)
+        self.breaks, self.mine = seed, False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.mine = seed == self.breaks
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        if self.mine and self.count == 2:
+            raise KeyError("wheel")
+        return super().step(action)
+
+
+class Slow(Counting):
+    """A step takes 0.05 s."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.05)
+        return super().step(action)
+
+
+class Endless(Counting):
+    """A step never ends."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(1000)
 
 
 def vector(envs: Sequence[gymnasium.Env], mode: AutoresetMode) -> SyncVectorEnv:

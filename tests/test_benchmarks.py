@@ -60,7 +60,7 @@ def test_a_machine_that_is_never_quiet_ends_in_an_error(usage, tmp_path):
 
 
 def test_a_side_that_fails_says_why(usage, tmp_path):
-    broken = turns.Side("theirs", (sys.executable, "-S", "-c", "raise SystemExit('no such library')"))
+    broken = turns.Side("theirs", (sys.executable, "-S", "-c", "print(1); raise SystemExit('no such library')"))
     with pytest.raises(turns.SideError, match="theirs: exit code 1: no such library"):
         turns.one_round(turns.Case("a case", (broken,)), 0, turns.Quiet())
     assert not (tmp_path / "t.csv").exists()
@@ -92,6 +92,7 @@ def test_ratios_are_of_one_round_and_say_how_many_times_better_ours_is():
     assert tables.ratios([*found, row("peer", 2, 99.0)], "c", "peer") == [4.0, 3.0]
     rates = [row("steepest", 0, 8.0, "steps/s"), row("peer", 0, 2.0, "steps/s")]
     assert tables.ratios(rates, "c", "peer") == [4.0]
+    assert tables.shares([*rates, row("environments alone", 0, 16.0, "steps/s")]).endswith("| c | 0.50 | 0.12 |")
     assert tables.wide(found).splitlines()[-1] == "| c | 1.5 s | 5 s, 3.5 (3.0–4.0)× |"
 
 

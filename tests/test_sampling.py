@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from environments import MODES, Counting, Walk, vector
+from steepest.batch import Rollout
 from steepest.errors import UsageError
 from steepest.sampling.advantages import batch_from_rollout, gae
+from steepest.sampling.episodes import Running, account
 from steepest.sampling.rollout import Collector, collect
 from steepest.worlds.gymnasium import GymnasiumWorld
 
@@ -66,6 +68,28 @@ def test_episodes_run_on_across_rollouts_and_count_no_ghosts(mode):
     assert (collector.running.lengths + finished == [rows, 24 if rows == 24 else 21]).all()
     collector.reset(1)
     assert not collector.running.lengths.any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_episodes_are_the_sums_from_one_end_to_the_next(seed):
+    rng = np.random.default_rng(seed)
+    running, slow = Running.none(3), np.zeros((3, 3))
+    for _ in range(3):
+        reward, cost = rng.integers(-9, 9, (2, 8, 3)).astype(np.float32)
+        valid, terminated, truncated = rng.random((8, 3)) < 0.8, *(rng.random((2, 8, 3)) < 0.3)
+        reward, cost = np.where(valid, reward, 0), np.where(rng.random((8, 3)) < 0.1, np.nan, cost)
+        cost = np.where(valid, cost, 0)
+        rollout = Rollout(reward, reward, reward, reward, terminated, truncated, valid, cost)
+        episodes, running = account(rollout, running)
+        expected = []
+        for t, b in np.ndindex(8, 3):
+            slow[b] += reward[t, b], valid[t, b], cost[t, b]
+            if valid[t, b] and (terminated[t, b] or truncated[t, b]):
+                known = None if np.isnan(slow[b, 2]) else slow[b, 2]
+                expected.append((slow[b, 0], slow[b, 1], b, terminated[t, b], known))
+                slow[b] = 0
+        assert [tuple(episode) for episode in episodes] == expected
+        np.testing.assert_array_equal(np.stack(running, axis=1), slow)
 
 
 def test_a_rollout_keeps_raw_rewards_unclipped_actions_and_what_the_policy_saw():

@@ -311,6 +311,14 @@ def test_a_broken_environment_is_named_with_its_index_and_step(broken, message, 
         assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_numbers_whose_squares_overflow_are_finite():
+    world = make_world(lambda: Broken(obs=np.array([-1e30]), reward=1e30), 2)
+    world.reset(0)
+    rollout, _ = collect(world, act_zero, 4)
+    assert (rollout.next_obs[2:] == np.float32(-1e30)).all()
+    assert (rollout.reward[2:] == np.float32(1e30)).all()
+
+
 def test_a_final_observation_in_the_same_step_is_checked():
     class LastIsNan(Counting):
         def step(self, action):

@@ -141,11 +141,19 @@ class CompiledActor:
         words = np.random.SeedSequence(entropy).generate_state(2)
         key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
         given = params, None if scaling is None else Scaling(*scaling), key
-        self._params, self._scaling, self._key = jax.device_put(given, jax.devices("cpu")[0])
+        self._params, self._scaling, self._key = jax.device_put(given, _cpu())
 
     def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
         """See `Actor`."""
         return self._act(self._params, self._scaling, obs, self._key, t)
+
+
+def _cpu() -> Any:
+    """The host's own device, quicker to reach than an accelerator; None where JAX was told not to use it."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def host_actor(policy: Policy, envs: int) -> Actor:

@@ -1,7 +1,7 @@
 """A function of one row for N rows: all at once, or a chunk after the other, whose intermediate arrays stay in cache.
 
-The derivatives of what is worked out in chunks come in chunks too, and work out anew what they need of it: a large batch
-costs per row about what a small one does, and takes the memory of its inputs and outputs, and of one chunk.
+The derivatives of what is worked out in chunks come in chunks too, and work out anew what they need of it: a large
+batch costs per row about what a small one does, and takes the memory of its inputs, its outputs and one chunk.
 """
 
 from __future__ import annotations

@@ -45,6 +45,9 @@ class Train:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Path | None = None
     """The run folder. Default: runs/ENV/ALGORITHM/TIME-sSEED."""
+    seeds: int | None = None
+    """Train with so many seeds at once, from --seed on, as one program: in functional worlds, such as gymnax's. With
+    --out, its run folders are OUT/s0, OUT/s1, …"""
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
@@ -64,6 +67,7 @@ class Train:
                 quiet=self.output.quiet or self.output.json,
                 console=_console(),
                 placed=placed,
+                seeds=self.seeds,
             )
         return _report(run, self.output)
 
@@ -114,6 +118,7 @@ class Evaluate:
 
     def __call__(self) -> int:
         from steepest.runs import RunFolder
+        from steepest.training.closing import evaluation_line
         from steepest.training.evaluation import evaluate
         from steepest.training.persistence import load, needs
         from steepest.training.settings import from_record
@@ -127,7 +132,7 @@ class Evaluate:
         if self.output.json:
             print(json.dumps({"returns": returns.tolist(), **summary, "deterministic": not self.stochastic}))
         else:
-            print(_line(**summary))
+            print(evaluation_line(returns))
         return 0
 
 
@@ -245,40 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(run: Any, output: Output) -> int:
     """The end of `train` and `resume`."""
-    returns = run.evaluation
-    mean, std = (float(returns.mean()), float(returns.std())) if len(returns) else (None, None)
-    if output.json:
-        record = {
-            "run": str(run.path),
-            "steps": run.steps,
-            "seconds": run.seconds,
-            "wall_seconds": run.wall_seconds,
-            "return_mean": mean,
-            "ended": run.ended,
-        }
-        print(json.dumps(record))
-        return run.exit_code
-    from steepest.training.display import summary
+    from steepest.training.closing import report
 
-    rows = {
-        "run": str(run.path),
-        "ended": run.ended,
-        "steps": f"{run.steps:,}",
-        "seconds": f"{run.seconds:.1f} ({run.new_steps / max(run.seconds, 1e-9):,.0f} steps/s), {run.wall_seconds:.1f} "
-        "with start-up and evaluation",
-    }
-    if mean is not None:
-        rows["learning curve"] = str(run.path / "learning_curve.png")
-    else:
-        rows["go on with"] = f"steepest resume {run.path}"
-    summary(_console(), rows)
-    if mean is not None and std is not None:
-        print(_line(mean, std, len(returns)))
-    return run.exit_code
-
-
-def _line(mean: float, std: float, episodes: int) -> str:
-    return f"evaluation mean={mean:.2f} std={std:.2f} episodes={episodes}"
+    return report(run, _console(), as_json=output.json)
 
 
 def _console() -> Any:

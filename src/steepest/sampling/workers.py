@@ -44,13 +44,13 @@ class Workers:
 
     The processes start at once and make their worlds with the first order; `act_with` must come before that.
 
-    Raises UsageError for something that cannot be sent.
+    Raises UsageError for something that cannot be sent, RunError where a process cannot be started.
     """
 
     def __init__(self, workers: int, make: Callable[[int], World], size: int, envs: int, layout: Any):
         self._shares = share(count(envs, size), workers)
         self._size, self._envs = size, envs
-        setups = [_packed("environment", Setup(make, groups, size, envs, layout)) for groups in self._shares]
+        setups = [packed("environment", Setup(make, groups, size, envs, layout)) for groups in self._shares]
         file = open_file()
         try:
             self._rollouts = map_rollouts(file, layout)
@@ -62,6 +62,8 @@ class Workers:
                 self._processes.append(process)
                 self._connections.append(connection)
                 self._send(connection, setup)
+        except OSError as error:
+            raise RunError(f"a worker could not be started: {error}") from error
         finally:
             os.close(file)
 
@@ -72,7 +74,7 @@ class Workers:
 
     def act_with(self, actor: Actor) -> None:
         """From the next order on. Raises UsageError where the actor cannot be sent."""
-        self._actor = _packed("policy", actor)
+        self._actor = packed_by_name("policy", actor)
 
     def start(self, order: Order) -> None:
         """Begin with a rollout. Raises RunError where a worker is gone."""
@@ -172,10 +174,24 @@ def _launch(file: int) -> tuple[subprocess.Popen[bytes], Connection]:
     return process, Connection(ours.detach())
 
 
-def _packed(what: str, thing: Any) -> bytes:
+def packed(what: str, thing: Any) -> bytes:
+    """What a worker can be sent of an environment or a policy.  what: which of them.
+
+    Functions and classes of the user's own script go as they are, others by name. Raises UsageError for what cannot be.
+    """
     try:
         return cloudpickle.dumps(thing)
     except Exception as error:
-        raise UsageError(
-            f"the {what} cannot be sent to workers: {type(error).__name__}: {error}; use workers=0"
-        ) from error
+        raise _unsendable(what, f"{type(error).__name__}: {error}") from error
+
+
+def packed_by_name(what: str, thing: Any) -> bytes:
+    """The same, of something with JAX in it: it knows a class by its definition, and has not seen one that is sent."""
+    message = packed(what, thing)
+    if b"_make_skeleton_class" in message:
+        raise _unsendable(what, "its class is in no module that they could import, but in the script or in a function")
+    return message
+
+
+def _unsendable(what: str, why: str) -> UsageError:
+    return UsageError(f"the {what} cannot be sent to workers: {why}; use workers=0")

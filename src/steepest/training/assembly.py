@@ -20,6 +20,7 @@ from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, S
 from steepest.errors import UsageError
 from steepest.geometry import (
     EntropyRegularised,
+    Subsampled,
     Trajectory,
     empirical_fisher,
     euclidean,
@@ -73,7 +74,8 @@ def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observa
 
     Traced, not run; where any policy will do there is nothing to look at.
     """
-    if isinstance(algorithm.solver, ConjugateGradient | None) and algorithm.metric in _ANY_POLICY:
+    metric = algorithm.metric.metric if isinstance(algorithm.metric, Subsampled) else algorithm.metric
+    if isinstance(algorithm.solver, ConjugateGradient | None) and metric in _ANY_POLICY:
         return
     rows, obs = config.batch, example(observation)
     compared = config.vine.actions if config.sampling.scheme == "vine" else 1

@@ -79,7 +79,7 @@ def _check(name: str, algorithm: Algorithm, config: UpdateConfig) -> None:
     settings: dict[str, bool] = {
         "solver": config.solver != "auto",
         "metric": config.metric not in ("auto", "fisher"),  # "fisher" was the default once
-        "subsample": config.subsample < 1,
+        "subsample": _fraction(config) < 1,
         "preconditioner": config.preconditioner != "none",
         "warm_start": config.warm_start,
         "momentum": config.momentum > 0,
@@ -134,7 +134,11 @@ def _metric(algorithm: Algorithm, config: UpdateConfig) -> Metric:
         metric = empirical_fisher  # one row a sample; the expected matrix has one for each parameter of a distribution
     if config.preconditioner != "none":
         metric = Preconditioned(metric, {"diagonal": diagonal, "kronecker": kronecker}[config.preconditioner])
-    return Subsampled(metric, config.subsample) if config.subsample < 1 else metric
+    return Subsampled(metric, _fraction(config)) if _fraction(config) < 1 else metric
+
+
+def _fraction(config: UpdateConfig) -> float:
+    return 1.0 if config.subsample is None else config.subsample
 
 
 def _solver(algorithm: Algorithm, config: UpdateConfig) -> Solver | None:

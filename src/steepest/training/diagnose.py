@@ -41,6 +41,7 @@ from steepest.training.persistence import needs
 from steepest.training.presets import resolve
 from steepest.training.settings import from_record
 from steepest.worlds import is_made, make_world
+from steepest.worlds.functional.protocol import is_functional_world
 
 BATCHES = 16
 """Batches of the run's own size that are collected, if not said."""
@@ -82,7 +83,8 @@ def diagnose(
     given = config.env if env is None else env
     world = make_world(given, None if is_made(given) else config.sampling.envs, allow_import=env is not None)
     try:
-        config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(given) else None)
+        made, functional = is_made(given), is_functional_world(world)
+        config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
         count = _batches(rows, config)
         loaded = load_measured(config, arrays, info, algorithm, policy)
         progress(f"collecting {count} batches of {config.batch} rows")

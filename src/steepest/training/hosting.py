@@ -21,11 +21,12 @@ import numpy as np
 from steepest.errors import RunError, UsageError
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
-from steepest.sampling.workers import Workers, possible
+from steepest.sampling.workers import Workers, packed, packed_by_name, possible
 from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
 from steepest.worlds import is_made, make_world
+from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.world import World
 
@@ -37,17 +38,18 @@ Placed = tuple[TrainConfig, World, Workers | None]
 """What `place` gives."""
 
 
-def place(stack: ExitStack, config: TrainConfig, env: Any, *, allow_import: bool = True) -> Placed:
+def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *, allow_import: bool = True) -> Placed:
     """The configuration with nothing left open, a world (of one environment, where there are groups of them), and the
     workers, which begin to start; all closed at the end.
 
-    env: as of `make_world`.  allow_import: False for an id that was read from a file.
+    env: as of `make_world`.  policy: the user's, or None.  allow_import: False for an id that was read from a file.
 
     Raises UsageError for a world, groups or workers that there cannot be.
     """
     world = open_world(stack, env, config.sampling.envs if is_made(env) else 1, allow_import=allow_import)
-    config = resolve(config, describe(world.action_space, "action"), world.envs if is_made(env) else None)
-    config = settle(config, env, world)
+    made, functional = is_made(env), is_functional_world(world)
+    config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
+    config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()
         world = open_world(stack, env, config.sampling.envs)
@@ -71,10 +73,10 @@ def in_groups(config: TrainConfig, env: Any, world: World) -> bool:
     return config.sampling.scheme == "single-path" and world.backend == "gymnasium" and not is_made(env)
 
 
-def settle(config: TrainConfig, env: Any, world: World) -> TrainConfig:
+def settle(config: TrainConfig, env: Any, world: World, policy: Any = None) -> TrainConfig:
     """A resolved configuration with its groups and workers.
 
-    env: what the user gave.  world: made of it; stepped a few times, where a rule has to know how long that takes.
+    env, policy: what the user gave.  world: made of env; stepped, where a rule must know how long it takes.
 
     Raises UsageError for groups and workers that there cannot be.
     """
@@ -87,10 +89,10 @@ def settle(config: TrainConfig, env: Any, world: World) -> TrainConfig:
         group = min(GROUP if group is None else group, envs)
         groups = count(envs, group)
         if workers is None:
-            workers = _workers(config, world, groups)
+            workers = _workers(config, world, groups) if _can_be_sent(env, policy) else 0
         if workers > groups:
             raise UsageError(
-                f"workers must be at most the {groups} groups that {envs} environments in groups of {group} make, got "
+                f"workers must be at most {groups}, as many as {envs} environments make groups of {group}, got "
                 f"{workers}: take more environments, or smaller groups"
             )
         if workers and not possible():
@@ -119,6 +121,15 @@ def _workers(config: TrainConfig, world: World, groups: int) -> int:
     if workers < 2 or not possible() or config.steps * _seconds_per_step(world) < _WORTH:
         return 0
     return workers
+
+
+def _can_be_sent(env: Any, policy: Any) -> bool:
+    try:
+        packed("environment", remake(env))
+        packed_by_name("policy", policy)
+    except UsageError:
+        return False
+    return True
 
 
 def _seconds_per_step(world: World, budget: float = 0.02) -> float:

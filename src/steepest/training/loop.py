@@ -78,6 +78,7 @@ class Loop:
         """Evaluate, log, save, and decide whether the run is over."""
         reasons = self._follow(advanced)
         progress, every = self.snapshot.progress, self.config.checkpoint_every
+        assert every is not None
         if self.interruption.signal:
             self.ended = f"stopped by {self.interruption.name}"
         elif reasons:

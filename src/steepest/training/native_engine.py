@@ -70,7 +70,8 @@ class NativeRuns:
         def first(key: PRNGKeyArray) -> Underway:
             return begin(copies, copies.tables, key, envs)
 
-        keys = self._joined([key_of(int(s), RESET, x.progress.iteration) for s, x in zip(self._seeds, snapshots, strict=True)])
+        iterations = [snapshot.progress.iteration for snapshot in snapshots]
+        keys = self._joined([key_of(s, RESET, i) for s, i in zip(self._seeds, iterations, strict=True)])
         self._underway = jax.jit(jax.vmap(first) if self._many else first)(keys)
         parts = [_apart(snapshot) for snapshot in snapshots]
         self._rest = parts[0][1]
@@ -94,19 +95,19 @@ class NativeRuns:
             if not whole:
                 raise self._fault
             carry, reports, *_ = self._stretch(before, live, progress, whole)
-        unpacked = [packed.unpacked(whole) for packed in reports]
+        unpacked = tuple(packed.unpacked(whole) for packed in reports)
         seconds = time.perf_counter() - start
         # the first one compiled the program, which says nothing of the others
         self._pace = SECONDS / 8 if self._pace is None else seconds / whole
         self._carry = carry
         share = seconds / whole / len(snapshots)
         return [
-            self._advanced(snapshot, mine, *self._of_run(unpacked, i), share)
+            self._advanced(snapshot, mine, self._of_run(unpacked, i), share)
             for i, (snapshot, mine) in enumerate(zip(snapshots, self._split(carry), strict=True))
         ]
 
-    def _advanced(self, snapshot: Snapshot, carry: Carry, numbers: Any, ended: Any, seconds: float) -> Advanced:
-        infos, scales = numbers
+    def _advanced(self, snapshot: Snapshot, carry: Carry, unpacked: Any, seconds: float) -> Advanced:
+        (infos, scales), ended = unpacked
         rows = _rows(infos, scales, ended, snapshot.progress, self._config.batch, seconds)
         after = _snapshot(snapshot, carry, self._rest, rows[-1].progress)
         return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos))
@@ -115,6 +116,7 @@ class NativeRuns:
         """Iterations until the loop has something to do, or as many as there is time for."""
         config, batch = self._config, self._config.batch
         counts = [self._capacity, -(-(config.steps - progress.steps) // batch)]
+        assert config.checkpoint_every is not None
         counts.append(config.checkpoint_every - progress.iteration % config.checkpoint_every)
         if config.evaluation.every:
             counts.append(-(-(config.evaluation.every - progress.steps % config.evaluation.every) // batch))

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from steepest.spaces import Discrete, Space
-from steepest.training.config import TrainConfig, check
+from steepest.training.config import TrainConfig, UpdateConfig, check
 
 DISCRETE: dict[str, Any] = {
     "rows": 1024,
@@ -42,6 +42,17 @@ CONTINUOUS: dict[str, Any] = {
 }
 
 
+FUNCTIONAL: dict[bool, dict[str, Any]] = {
+    True: {"rows": 2048, "sampling.envs": 16, "critic.epochs": 5},
+    False: {"rows": 2048, "sampling.envs": 16, "critic.epochs": 10},
+}
+"""In worlds that are programs, where the update takes nearly all of the time; True for discrete actions. Of eleven
+settings on gymnax's CartPole-v1, by the seeds 100 to 105 for 150 000 steps: with these all six end at a mean of 500,
+and were at 475 after 76 000 at most. With rollouts of 32 steps, or a critic that learns faster, some fall back."""
+
+FISHER_ROWS = 512
+"""Rows for the Fisher products that are enough: with a quarter of 2048 the six ended as with all of them."""
+
 GROUP = 8
 """Environments of a group: a larger one spends less on each action, a smaller one can serve more workers."""
 
@@ -65,10 +76,11 @@ FEW = 8
 """Actions that are few enough for a branch each."""
 
 
-def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> TrainConfig:
+def resolve(config: TrainConfig, action: Space, envs: int | None = None, functional: bool = False) -> TrainConfig:
     """The configuration with every rule applied, and checked.
 
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
+    functional: the world is one.
     """
     check(config)
     preset = dict(DISCRETE if isinstance(action, Discrete) else CONTINUOUS)
@@ -80,6 +92,9 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
         preset |= VINE
         if isinstance(action, Discrete) and action.n <= FEW:
             preset["vine.actions"] = max(2, action.n)
+    native = functional and config.sampling.scheme == "single-path"
+    if native:
+        preset |= FUNCTIONAL[isinstance(action, Discrete)]
     if envs is not None:
         preset["sampling.envs"] = envs
     count = config.sampling.envs or preset["sampling.envs"]
@@ -88,6 +103,11 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
     preset["sampling.rollout"] = math.ceil(preset.pop("rows") / count / whole) * whole
     rows = count * (config.sampling.rollout or preset["sampling.rollout"])
     preset["sampling.segment"] = max(1, min(SEGMENT, rows // 32))  # 32 paths at least
+    preset["update.subsample"] = 1.0
+    if native and config.algorithm in ("npg", "trpo") and _by_products(config.update):
+        preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
+    if config.checkpoint_every is None:
+        config = dataclasses.replace(config, checkpoint_every=100 if native else 10)
     for path, value in preset.items():
         part, name = path.split(".")
         if getattr(getattr(config, part), name) is None:
@@ -104,3 +124,8 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None) -> Trai
         config = dataclasses.replace(config, evaluation=evaluation)
     check(config)
     return config
+
+
+def _by_products(update: UpdateConfig) -> bool:
+    """Whether the natural gradient comes of Fisher products alone."""
+    return update.metric == "auto" and update.solver in ("auto", "cg") and update.preconditioner == "none"

@@ -65,13 +65,15 @@ def train_seeds(
             evaluation = evaluation_world(stack, config, env, world)
             shown = None if quiet else stack.enter_context(ProgressDisplay(console or Console(), config.steps))
             interruption = stack.enter_context(Interruption())
-            loops = [
-                open_loop(
-                    stack, each, folder, snapshot, evaluation, None, callbacks, shown if each is configs[0] else None,
-                    interruption, objects=objects,
+            loops: list[Loop] = []
+            for each, folder, snapshot in zip(configs, folders, snapshots, strict=True):
+                display = None if loops else shown  # one of them is shown
+                loops.append(
+                    open_loop(
+                        stack, each, folder, snapshot, evaluation, None, callbacks, display, interruption,
+                        objects=objects,
+                    )
                 )  # fmt: skip
-                for each, folder, snapshot in zip(configs, folders, snapshots, strict=True)
-            ]
             each_seed = [each.seed for each in configs]
             run_together(loops, NativeRuns(config, each_seed, learner, world, stepwise=bool(callbacks)))
             returns = [last_evaluation(loop) for loop in loops]

@@ -39,9 +39,7 @@ from steepest.worlds.world import World
 
 
 @overload
-def train(
-    env: Any, algorithm: str | Algorithm | None = None, *, seeds: None = None, **settings: Any
-) -> Run: ...
+def train(env: Any, algorithm: str | Algorithm | None = None, *, seeds: None = None, **settings: Any) -> Run: ...
 @overload
 def train(env: Any, algorithm: str | Algorithm | None = None, *, seeds: int, **settings: Any) -> list[Run]: ...
 def train(
@@ -99,7 +97,7 @@ def train(
         )
     objects = [kind for kind, value in (("env", env), ("algorithm", algorithm)) if not isinstance(value, str)]
     with ExitStack() as stack:
-        config, world, workers = placed or place(stack, config, env)
+        config, world, workers = placed or place(stack, config, env, policy)
         learner = learner_of(config, algorithm)
         if seeds is not None:
             return train_seeds(
@@ -149,7 +147,7 @@ def resume(
         given = config.env if env is None else env
         if is_made(given):  # of which the file knows nothing
             config = with_settings(config, {"group": None, "workers": None})
-        config, world, workers = place(stack, config, given, allow_import=env is not None)
+        config, world, workers = place(stack, config, given, policy, allow_import=env is not None)
         learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
         agent = restore_agent(arrays, info, policy)
         template = first_snapshot(config, learner, world, policy)

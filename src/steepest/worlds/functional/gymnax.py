@@ -54,14 +54,14 @@ def make_gymnax(name: str, **kwargs: Any) -> GymnaxEnvironment:
         ) from error
     if name not in gymnax.registered_envs:
         raise unknown("gymnax environment", name, gymnax.registered_envs)
+    params: Any = None
     try:
         environment, params = gymnax.make(name)
-        params = params.replace(**kwargs)
-    except TypeError as error:
-        raise UsageError(f"gymnax environment {name!r}: {error}; its params are {params}") from error
     except Exception as error:  # MNISTBandit wants its data from the network
         raise UsageError(f"gymnax environment {name!r} could not be made: {type(error).__name__}: {error}") from error
-    return GymnaxEnvironment(environment, params, name)
+    for wrong in set(kwargs) - set(vars(params)):
+        raise unknown(f"parameter of gymnax's {name}", wrong, vars(params))
+    return GymnaxEnvironment(environment, params.replace(**kwargs), name)
 
 
 def _space(space: Any, name: str) -> Any:

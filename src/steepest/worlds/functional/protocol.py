@@ -10,9 +10,10 @@ are ours (`copies.py`), so that the observation at the end of an episode is alwa
 from __future__ import annotations
 
 import inspect
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxtyping import PRNGKeyArray
+if TYPE_CHECKING:  # the name would import JAX
+    from jaxtyping import PRNGKeyArray
 
 
 class FunctionalEnvironment(Protocol):
@@ -51,6 +52,11 @@ def is_functional(environment: Any) -> bool:
         return len(inspect.signature(environment.step).parameters) == 4
     except (AttributeError, TypeError, ValueError):
         return False
+
+
+def is_functional_world(world: Any) -> bool:
+    """Whether a world is made of such an environment: a `FunctionalWorld`, whose module imports JAX."""
+    return hasattr(world, "copies")
 
 
 def name_of(environment: Any) -> str:

@@ -1,0 +1,124 @@
+"""Returns against the peers, each library with its own recommended settings: against steps, and against wall-clock.
+
+    python benchmarks/returns.py steps                  # a million steps, five seeds: curves and final evaluations
+    python benchmarks/returns.py minutes                # five minutes from the command on, as many steps as that gives
+    python benchmarks/returns.py steps --envs Hopper-v5 --seeds 0 1 --sides steepest
+
+A row is added to benchmarks/results/returns-STUDY.csv as a run ends, and a run whose row is there is not made again.
+The final evaluation is 20 deterministic episodes of the last policy in environments of fresh seeds; curves are 5 such
+episodes each 50 000 steps, and the clock stands still meanwhile. A row says how many cores others used during the run:
+where that is more than allowed the run is no evidence about time, and in the study of minutes it is made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import rows
+from speed import OURS, Peers
+from turns import THREADS, Quiet, Side, SideError, Usage, machine, measure, wait_until_quiet
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5")
+STUDIES: dict[str, tuple[str, ...]] = {
+    "steps": ("--steps", "1_000_000", "--every", "50_000"),
+    "minutes": ("--steps", "100_000_000", "--seconds", "300"),
+}
+"""study ↦ options of every side's `learn`. A million steps may take a peer an hour."""
+SEEDS = (100, 101, 102, 103, 104)
+"""By none of which a setting of ours was chosen."""
+FIELDS = (
+    "env", "side", "seed", "mean", "std", "min", "steps", "seconds", "disturbed", "others_during", "curve_steps",
+    "curve_seconds", "curve_means", "returns", "threads", "machine", "cores", "commit", "versions",
+)  # fmt: skip
+
+
+def sides(peers: Peers, env: str, seed: int, study: str) -> dict[str, Side]:
+    """name ↦ the command of one run."""
+    run = ("learn", env, "--seed", str(seed), *STUDIES[study])
+    # its learning rate falls to 0 at a horizon that is known beforehand: in a study of time, that of its examples
+    tianshou = (*peers.tianshou, *run, *(("--horizon", "3_000_000") if study == "minutes" else ()))
+    commands = {
+        "steepest": (*OURS, *run),
+        "sb3-contrib TRPO": (*peers.sb3, *run),
+        "SB3 PPO": (*peers.sb3, *run, "--algorithm", "ppo"),
+        "Tianshou TRPO": tianshou,
+        "Tianshou NPG": (*tianshou, "--algorithm", "npg"),
+    }
+    return {name: Side(name, command, seconds=4 * 3600.0) for name, command in commands.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--sides", nargs="+", default=(), help="only these")
+    parser.add_argument("--options", default="", help="more options for every side, such as '--seconds 20'")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the tables")
+    parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of their environments")
+    parser.add_argument("--allowed", type=float, default=0.1, help="cores that other programs may use")
+    arguments = parser.parse_args()
+    table, quiet = arguments.results / f"returns-{arguments.study}.csv", Quiet(arguments.allowed)
+    failed = False
+    for seed, env in itertools.product(arguments.seeds, arguments.envs):
+        for name, side in sides(Peers.at(arguments.peers), env, seed, arguments.study).items():
+            if arguments.sides and name not in arguments.sides:
+                continue
+            command = (*side.command, *arguments.options.split())
+            failed |= not run(Side(name, command, side.seconds), env, seed, arguments.study, table, quiet)
+    sys.exit(int(failed))
+
+
+def run(side: Side, env: str, seed: int, study: str, table: Path, quiet: Quiet) -> bool:
+    """One run, unless its row is there; in a study of time again while others disturb it. Whether there is a row."""
+    for _ in range(3):
+        kept = [row for row in rows.read(table) if study == "steps" or row["disturbed"] == "0"]
+        if (env, side.name, str(seed)) in rows.done(kept, "env", "side", "seed"):
+            return True
+        try:
+            row = one(side, env, seed, quiet)
+        except SideError as error:
+            print(f"{env}, {side.name}, seed {seed}: {error}", file=sys.stderr, flush=True)
+            return False
+        rows.append(table, row, FIELDS)
+        mark = "" if row["disturbed"] == 0 else f" (others used {row['others_during']} cores)"
+        said = f"{row['mean']:.0f} after {row['steps']} steps, {row['seconds']:.0f} s"
+        print(f"{env}, {side.name}, seed {seed}: {said}{mark}", file=sys.stderr, flush=True)
+    return study == "steps"
+
+
+def one(side: Side, env: str, seed: int, quiet: Quiet) -> dict[str, Any]:
+    """One run, and its row."""
+    wait_until_quiet(quiet)
+    start = Usage.now()
+    answer = measure(side)
+    others = Usage.now().others_since(start)
+    returns, curve = answer["returns"], answer["curve"]
+    columns = list(zip(*curve, strict=True)) or [(), (), ()]
+    names = ("curve_steps", "curve_seconds", "curve_means")
+    return (
+        rows.where()
+        | {"env": env, "side": side.name, "seed": seed, "threads": THREADS, "machine": machine()}
+        | {name: " ".join(map(str, column)) for name, column in zip(names, columns, strict=True)}
+        | {
+            "mean": round(statistics.fmean(returns), 2),
+            "std": round(statistics.pstdev(returns), 2),
+            "min": min(returns),
+            "returns": " ".join(map(str, returns)),
+            "steps": answer["steps"],
+            "seconds": round(answer["seconds"], 2),
+            "disturbed": int(others > quiet.allowed),
+            "others_during": f"{others:.3f}",
+            "versions": " ".join(f"{name}={version}" for name, version in answer["versions"].items()),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

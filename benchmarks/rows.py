@@ -1,0 +1,48 @@
+"""Rows of measurements in a CSV: added one by one as they are made, so that what was interrupted goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steepest.runs.meta import git_commit, versions
+
+
+def read(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none where there is no file yet."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(table: Path, row: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """Add a row, and the header before the first one.  fields: the columns; what a row lacks is left empty.
+
+    Raises ValueError where the row has a column that the table has not.
+    """
+    table.parent.mkdir(parents=True, exist_ok=True)
+    new = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def done(rows: Iterable[Mapping[str, str]], *columns: str) -> set[tuple[str, ...]]:
+    """What the rows have in these columns: the runs that need not be made again."""
+    return {tuple(row[column] for column in columns) for row in rows}
+
+
+def where() -> dict[str, Any]:
+    """What the numbers of a row depend on beside what is measured: cores this process may use, commit, versions."""
+    git = git_commit() or {}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": git.get("commit", "") + ("-dirty" if git.get("dirty") else ""),
+        "versions": " ".join(f"{name}={version}" for name, version in versions().items()),
+    }
