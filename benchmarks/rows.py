@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,17 @@ def done(rows: Iterable[Mapping[str, str]], *columns: str) -> set[tuple[str, ...
 
 def where() -> dict[str, Any]:
     """What the numbers of a row depend on beside what is measured: cores this process may use, commit, versions."""
-    git = git_commit() or {}
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "commit": git.get("commit", "") + ("-dirty" if git.get("dirty") else ""),
+        "commit": (git_commit() or {}).get("commit", "") + ("-dirty" if _changed() else ""),
         "versions": " ".join(f"{name}={version}" for name, version in versions().items()),
     }
+
+
+def _changed() -> bool:
+    """Whether code that could be measured differs from its commit; rows that were added do not count."""
+    what = ["git", "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py", "constraints.txt"]
+    try:
+        return bool(subprocess.run(what, capture_output=True, text=True, timeout=5, check=True).stdout.strip())
+    except (OSError, subprocess.SubprocessError):
+        return False
