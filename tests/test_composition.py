@@ -29,8 +29,9 @@ from steepest.linear import ConjugateGradient, Factored, SampleSpace
 from steepest.policies import MlpCategorical
 from steepest.spaces import Box, Discrete
 from steepest.training.assembly import build_learner, check_update
+from steepest.training.checks import check
 from steepest.training.composition import build_algorithm
-from steepest.training.config import SamplingConfig, TrainConfig, UpdateConfig, check
+from steepest.training.config import SamplingConfig, TrainConfig, UpdateConfig
 from steepest.training.presets import resolve
 
 

@@ -163,8 +163,19 @@ def kl_in_float64(old: Any, new: Any, batch: Batch) -> np.ndarray:
         return np.asarray(jax.vmap(mean_kl)(double[0], double[1], jnp.asarray(np.asarray(batch.weight), jnp.float64)))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+KINDS = ("categorical", "gaussian")
+OFTEN = {(KINDS[i % 2], name) for i, name in enumerate(ALGORITHMS)}
+"""Half of them, every algorithm with one kind of policy; the others are compilation enough to be slow."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=() if (kind, name) in OFTEN else pytest.mark.slow)
+        for kind in KINDS
+        for name in ALGORITHMS
+    ],
+)
 def test_degenerate_cases(kind: str, name: str) -> None:
     algorithm = ALGORITHMS[name]
     policy, batch, what = cases(kind)

@@ -214,7 +214,9 @@ def test_an_evaluation_that_is_stopped_gives_fewer_returns():
     assert len(play(snapshot.agent, FunctionalWorld(Drift(), 3), 5, 7, stop=lambda: True)) == 0
 
 
-@pytest.mark.parametrize(("env", "least"), [("mdp:chain", 5.5), ("lqr:scalar", -31.0)])
+@pytest.mark.parametrize(
+    ("env", "least"), [("mdp:chain", 5.5), pytest.param("lqr:scalar", -31.0, marks=pytest.mark.slow)]
+)
 def test_an_mdp_and_an_lqr_learn(env: str, least: float, tmp_path: Path):
     """The chain's optimum is 6. The LQR's is −20; an action of 0 everywhere costs 37."""
     run = st.train(env, "trpo", steps=20_480, out=tmp_path / "run", tensorboard=False)

@@ -87,6 +87,8 @@ if TYPE_CHECKING:
     from steepest.worlds.finite import AverageMDP, ConstrainedMDP, DiscountedMDP, FiniteHorizonMDP, FinitePOMDP
     from steepest.worlds.finite.regularised import Regularised
     from steepest.worlds.finite.sparse import SparseMDP
+    from steepest.worlds.functional.protocol import FunctionalEnvironment
+    from steepest.worlds.functional.world import FunctionalWorld
     from steepest.worlds.lqr import LQR
     from steepest.worlds.settable import settable
     from steepest.worlds.tetris import Tetris
@@ -116,6 +118,8 @@ _ROOM_OF = {
     "FiniteHorizonMDP": "steepest.worlds.finite",
     "FinitePOMDP": "steepest.worlds.finite",
     "Fixed": "steepest.geometry",
+    "FunctionalEnvironment": "steepest.worlds.functional.protocol",
+    "FunctionalWorld": "steepest.worlds.functional.world",
     "IterationEvent": "steepest.training.callbacks",
     "Kronecker": "steepest.geometry",
     "LQR": "steepest.worlds.lqr",
@@ -219,6 +223,8 @@ __all__ = [
     "FiniteHorizonMDP",
     "FinitePOMDP",
     "Fixed",
+    "FunctionalEnvironment",
+    "FunctionalWorld",
     "IterationEvent",
     "Kronecker",
     "Lagrangian",

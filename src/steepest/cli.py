@@ -22,7 +22,8 @@ import tyro
 
 from steepest.errors import RunError, UsageError
 from steepest.reproduce.registry import EXPERIMENTS
-from steepest.training.config import TrainConfig, check
+from steepest.training.checks import check
+from steepest.training.config import TrainConfig
 from steepest.training.whole_numbers import whole_numbers
 
 

@@ -35,7 +35,8 @@ from steepest.linear import DIRECT_UP_TO, Automatic, ConjugateGradient
 from steepest.parameters import split
 from steepest.runs import RunFolder, read_lines
 from steepest.spaces import describe
-from steepest.training.config import TrainConfig, check_seed
+from steepest.training.checks import check_seed
+from steepest.training.config import TrainConfig
 from steepest.training.new_batches import Loaded, all_but, collect_batches, cut, load_measured, merged
 from steepest.training.persistence import needs
 from steepest.training.presets import resolve

@@ -16,7 +16,7 @@ from steepest.agent import Agent, compile_actor
 from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.spaces import Box, Discrete, describe
-from steepest.training.config import check_seed
+from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
 from steepest.worlds import is_made, make_world
 from steepest.worlds.functional.world import FunctionalWorld

@@ -13,7 +13,8 @@ import math
 from typing import Any
 
 from steepest.spaces import Discrete, Space
-from steepest.training.config import TrainConfig, UpdateConfig, check
+from steepest.training.checks import check
+from steepest.training.config import TrainConfig, UpdateConfig
 
 DISCRETE: dict[str, Any] = {
     "rows": 1024,

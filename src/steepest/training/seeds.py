@@ -18,7 +18,8 @@ from steepest.errors import UsageError
 from steepest.runs import RunFolder
 from steepest.training.beginning import device, evaluation_world, first_snapshot, is_native
 from steepest.training.callbacks import Callback
-from steepest.training.config import TrainConfig, check_seed
+from steepest.training.checks import check_seed
+from steepest.training.config import TrainConfig
 from steepest.training.display import ProgressDisplay
 from steepest.training.learner import Learner
 from steepest.training.loop import Loop

@@ -23,8 +23,9 @@ from steepest.training.beginning import (
     name_of,
 )
 from steepest.training.callbacks import Callback
+from steepest.training.checks import check
 from steepest.training.composition import build_algorithm
-from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig, check
+from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig
 from steepest.training.display import ProgressDisplay
 from steepest.training.engine import Engine
 from steepest.training.evaluation import evaluate
