@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from steepest.reports.figures import COLOURS, COLUMN, column_figure, figure_style, save_png
 from steepest.reports.learning_curve import common_grid
@@ -35,7 +35,7 @@ def style(side: str) -> tuple[str, str]:
 def draw_update(found: Sequence[Row], out: Path) -> bool:
     """Seconds of an update, a line a size: the median as a point, least to greatest as a bar. Whether it was drawn."""
     with figure_style():
-        figure, axes = column_figure(height=0.9 + 0.28 * len(_names(found, "case")))
+        figure, axes = column_figure(height=1.3 + 0.45 * len(_names(found, "case")))
         _dots(axes, found, "time of one update [s]")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         _legend_below(figure, axes, 2)
@@ -139,8 +139,9 @@ def _dots(axes: Axes, found: Sequence[Row], label: str) -> None:
                 label_once = side if line == 0 else None
                 axes.plot(np.median(numbers), y, marker, ms=4, color=colour, mfc=face, label=label_once, ls="")
     axes.set_yticks(range(len(cases)), cases)
-    axes.invert_yaxis()
+    axes.set_ylim(len(cases) - 0.5, -0.5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
     axes.grid(axis="y", visible=False)
