@@ -91,8 +91,10 @@ def rounds(case: Case, wanted: int, table: Path, quiet: Quiet) -> Iterator[list[
 def one_round(case: Case, number: int, quiet: Quiet) -> list[dict[str, Any]]:
     """Each side once: rows of the table, all with the same load and the same verdict."""
     others, load = wait_until_quiet(quiet), os.getloadavg()[0]
-    start, found = Usage.now(), [(side, measure(side)) for side in case.sides]
+    before, start, found = processes(), Usage.now(), [(side, measure(side)) for side in case.sides]
     during = Usage.now().others_since(start)
+    if during > quiet.allowed:
+        print(f"disturbed: others used {during:.2f} cores; {busiest(before, processes())}", file=sys.stderr, flush=True)
     shared = {
         "case": case.name,
         "round": number,
@@ -153,6 +155,28 @@ class Usage:
     def others_since(self, start: Usage) -> float:
         """Cores that others used, on average, since then."""
         return max(0.0, (self.busy - start.busy - self.ours + start.ours) / (self.wall - start.wall))
+
+
+def processes() -> dict[str, float]:
+    """Seconds that every process of this machine has worked, by "number name", but for this one."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, rest = path.read_text().split(" (", 1)
+        except OSError:  # it has ended
+            continue
+        name, _, fields = rest.rpartition(") ")
+        if int(number) != os.getpid():
+            user, system = fields.split()[11:13]
+            found[f"{number} {name}"] = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def busiest(before: dict[str, float], after: dict[str, float]) -> str:
+    """Who has worked most in between, of those that are still there: our own sides are not."""
+    worked = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+    three = sorted(worked, key=worked.__getitem__, reverse=True)[:3]
+    return "still there: " + ", ".join(f"{name} ({worked[name]:.1f} s)" for name in three)
 
 
 def wait_until_quiet(quiet: Quiet) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def test_time_of_ones_own_children_is_not_the_others():
     start = turns.Usage(wall=0.0, busy=10.0, ours=1.0)
     assert turns.Usage(wall=2.0, busy=14.0, ours=4.0).others_since(start) == 0.5
     assert turns.Usage(wall=2.0, busy=10.5, ours=2.0).others_since(start) == 0.0  # clocks of unlike grain
+
+
+def test_who_disturbed_is_named():
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"],
+                             stdout=subprocess.PIPE)  # fmt: skip
+    assert child.stdout is not None
+    child.stdout.readline()
+    with child:
+        assert any(name.startswith(f"{child.pid} ") for name in turns.processes())
+        child.kill()
+    after = {"1 init": 5.0, "7 a (b) c": 9.0, "8 new": 3.0, "9 idle": 1.0}
+    said = turns.busiest({"1 init": 5.0, "7 a (b) c": 2.0, "9 idle": 1.0}, after)
+    assert said.startswith("still there: 7 a (b) c (7.0 s), 8 new (3.0 s), ")
 
 
 def test_a_table_resumes_and_refuses_a_column_that_it_has_not(tmp_path):
