@@ -17,6 +17,7 @@ from steepest.batch import Rollout
 from steepest.critics import AdamFit
 from steepest.geometry import expected_advantage, log_probs
 from steepest.normaliser import Normaliser, Scaling
+from steepest.parameters import split
 from steepest.training import collecting
 from steepest.training.learner import Learner
 
@@ -121,7 +122,7 @@ class TestPitfall11:
         used: list[Any] = []
         acting: list[Any] = []
         fitting: list[Any] = []
-        calls: list[tuple[Rollout, Scaling, Scaling]] = []
+        calls: list[tuple[Any, Rollout, Scaling, Scaling]] = []
         host_actor, improve = collecting.host_actor, Learner.improve
 
         def watch_actor(policy: Any, envs: int) -> Any:
@@ -129,7 +130,7 @@ class TestPitfall11:
             export, begin = actor.export, actor.begin
 
             def watched_export(params: Any, scaling: Any) -> Any:
-                used.append(scaling)
+                used.append((params, scaling))
                 return export(params, scaling)
 
             def watched_begin(weights: Any, entropy: Any, steps: int, envs: int) -> None:
@@ -145,7 +146,7 @@ class TestPitfall11:
         def watch_improve(
             self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, *rest: Any
         ) -> Any:
-            calls.append((rollout, acted, refreshed))
+            calls.append((split(state.policy)[0], rollout, acted, refreshed))
             fitting.append(key)
             return improve(self, state, rollout, acted, refreshed, scale, key, *rest)
 
@@ -156,8 +157,9 @@ class TestPitfall11:
         st.train("CartPole-v1", "trpo", out=tmp_path / "run", normalise_observations=True, **settings)
         assert len(calls) == 3
         statistics = Normaliser.empty((4,))
-        for i, (seen, acted, refreshed) in enumerate(calls):
-            for scaling in (acted, used[i]):
+        for (policy, seen, acted, refreshed), (acting_policy, acting_scaling) in zip(calls, used, strict=True):
+            assert eqx.tree_equal(policy, acting_policy)  # a rollout started early is still of the policy it improves
+            for scaling in (acted, acting_scaling):
                 np.testing.assert_array_equal(scaling.shift, statistics.scaling().shift)
                 np.testing.assert_array_equal(scaling.scale, statistics.scaling().scale)
             statistics = statistics.updated(seen.obs[seen.valid])
