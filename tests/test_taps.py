@@ -15,6 +15,7 @@ from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.geometry import linearise
 from steepest.layers import Conv, Dense
+from steepest.parameters import merge, split
 from steepest.policies import MlpGaussian
 
 
@@ -53,6 +54,12 @@ def gaussian() -> tuple[Any, Any]:
     return double(MlpGaussian(3, 2, (5, 4), key=jax.random.key(0))), jax.random.normal(jax.random.key(1), (6, 3))
 
 
+def transposed(policy: Any, obs: Any, cotangent: Any) -> Any:
+    """Jᵀ·c by JAX alone."""
+    params, rest = split(policy)
+    return jax.vjp(lambda theta: jax.vmap(merge(theta, rest))(obs), params)[1](cotangent)[0]
+
+
 @pytest.mark.parametrize("make", [images, gaussian])
 def test_inputs_and_cotangents_give_the_whole_gradient(make: Any) -> None:
     policy, obs = make()
@@ -61,7 +68,7 @@ def test_inputs_and_cotangents_give_the_whole_gradient(make: Any) -> None:
     assert tapped.rest == ()
     rng = np.random.default_rng(0)
     cotangent = jax.tree.map(lambda z: jnp.asarray(rng.normal(size=z.shape)), local.distribution)
-    leaves = jax.tree.leaves(local.pull(cotangent))
+    leaves = jax.tree.leaves(transposed(policy, obs, cotangent))
     for tap, x, b in zip(tapped.taps, tapped.inputs, tapped.pull(cotangent), strict=True):
         rows = b.reshape(len(obs), -1, b.shape[-1])
         if tap.weight is not None:
@@ -131,6 +138,36 @@ def test_a_layer_that_cannot_be_followed_is_refused() -> None:
     policy = double(Within(Dense(3, 2, key=jax.random.key(0))))
     with pytest.raises(UsageError, match="inside a vmap or a scan"):
         linearise(policy, jnp.ones((4, 5, 3))).taps()
+
+
+class Tied(eqx.Module):
+    """A layer whose weights are used beside it as well."""
+
+    layer: Dense
+
+    def __call__(self, obs: Any) -> Categorical:
+        return Categorical(self.layer(obs[0]) + obs[1] @ self.layer.weight)
+
+
+@pytest.mark.parametrize("case", ["gaussian", "images", "odd", "within", "tied"])
+def test_pull_is_the_exact_transpose_of_push_for_every_kind_of_network(case: str) -> None:
+    layer = Dense(3, 2, key=jax.random.key(0))
+    sets, points = jax.random.normal(jax.random.key(1), (6, 5, 3)), jax.random.normal(jax.random.key(2), (6, 3))
+    cases: dict[str, Any] = {
+        "gaussian": gaussian,
+        "images": images,
+        "odd": lambda: (double(Odd()), points),
+        "within": lambda: (double(Within(layer)), sets),
+        "tied": lambda: (double(Tied(layer)), sets),
+    }
+    policy, obs = cases[case]()
+    local, rng = linearise(policy, obs), np.random.default_rng(0)
+    cotangent = jax.tree.map(lambda z: jnp.asarray(rng.normal(size=z.shape)), local.distribution)
+    expected = transposed(policy, obs, cotangent)
+    found = local.pull(cotangent)
+    assert jax.tree.structure(found) == jax.tree.structure(local.params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_a_subset_is_the_same_policy_over_fewer_observations() -> None:

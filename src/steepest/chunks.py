@@ -22,13 +22,15 @@ def each(function: Callable[[Any], Any], rows: Any, size: int | None = None) -> 
 
     rows: a pytree of arrays [N,…].  size: None for all at once up to 16 384 rows, and 4 096 at a time beyond.
     """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    if size is None:
-        size = count if count <= WHOLE else SIZE
-    if size >= count:
+    if not divided(rows, size):
         return jax.vmap(function)(rows)
 
     def one(row: Any) -> Any:  # a module is no key of a cache, a function is
         return function(row)
 
-    return jax.lax.map(jax.checkpoint(one, prevent_cse=False), rows, batch_size=size)
+    return jax.lax.map(jax.checkpoint(one, prevent_cse=False), rows, batch_size=SIZE if size is None else size)
+
+
+def divided(rows: Any, size: int | None = None) -> bool:
+    """Whether `each` computes these rows in chunks."""
+    return jax.tree.leaves(rows)[0].shape[0] > (WHOLE if size is None else size)

@@ -9,7 +9,7 @@ no double backpropagation through the KL. Whoever needs the layers of a network 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jax.interpreters import partial_eval
 
 from steepest import chunks
 from steepest.distributions import Distribution, Policy
+from steepest.errors import UsageError
 from steepest.parameters import merge, split
 from steepest.taps import Listener, Tap, listening
 
@@ -88,7 +89,40 @@ def _linearise(params: Any, rest: Any, obs: Any, chunk: int | None) -> Local:
     def pull(cotangent: Any) -> Any:
         return transpose(cotangent)[0]
 
-    return Local(params, rest, obs, distribution, push, pull, chunk)
+    local = Local(params, rest, obs, distribution, push, pull, chunk)
+    whole = not chunks.divided(obs, chunk)
+    return replace(local, pull=_pull_by_layers(local) or pull) if whole else local
+
+
+def _pull_by_layers(local: Local) -> Callable[[Any], Any] | None:
+    """The same c ↦ Jᵀ·c where θ is dense layers and constants alone, else None.
+
+    The inputs xᵀ of every layer are laid out once, not in every product xᵀb: a fifth of the time of a Fisher product.
+    """
+    leaves, structure = jax.tree.flatten(local.params)
+    try:
+        taps = _heard_layers(local)
+    except UsageError:
+        return None  # layers that cannot be followed
+    owned = sorted(n for tap in taps for n in (tap.weight, tap.bias) if n is not None)
+    plain = all(tap.kind == "constant" or (tap.kind == "dense" and len(tap.shape) == 1) for tap in taps)
+    if not plain or owned != list(range(len(leaves))):
+        return None
+    found = _listen(local)
+    if found.rest:
+        return None
+    inputs = [None if x is None else jnp.swapaxes(x, 0, 1) for x in found.inputs]
+
+    def pull(cotangent: Any) -> Any:
+        gradient = list(leaves)
+        for tap, x, b in zip(found.taps, inputs, found.pull(cotangent), strict=True):
+            if tap.weight is not None and x is not None:
+                gradient[tap.weight] = x @ b
+            if tap.bias is not None:
+                gradient[tap.bias] = jnp.sum(b, axis=0)
+        return jax.tree.unflatten(structure, gradient)
+
+    return pull
 
 
 def _listen(local: Local) -> Tapped:
@@ -100,15 +134,7 @@ def _listen(local: Local) -> Tapped:
         with listening(Listener(leaves, perturbations)) as listener:
             return policy(obs), listener.inputs, listener.taps
 
-    found: list[Tap] = []
-
-    def look(obs: Any) -> Any:
-        z, _, taps = heard(obs)
-        found.extend(taps)
-        return z
-
-    one = jax.tree.map(lambda x: x[0], local.obs)
-    jax.eval_shape(look, one)
+    found, one = _heard_layers(local), jax.tree.map(lambda x: x[0], local.obs)
     dtype = leaves[0].dtype if leaves else jnp.float32
     zeros = [jnp.zeros((count, *tap.shape), dtype) for tap in found]
 
@@ -130,6 +156,20 @@ def _listen(local: Local) -> Tapped:
         lambda cotangent: mine(pull(cotangent)[0]),
         tuple(n for n in range(len(leaves)) if n not in known),
     )
+
+
+def _heard_layers(local: Local) -> list[Tap]:
+    """The layers of the policy, in the order of their calls; traced, not run. Raises UsageError as `Listener` does."""
+    policy, found = merge(local.params, local.rest), list[Tap]()
+
+    def look(obs: Any) -> Any:
+        with listening(Listener(jax.tree.leaves(local.params))) as listener:
+            z = policy(obs)
+        found.extend(listener.taps)
+        return z
+
+    jax.eval_shape(look, jax.tree.map(lambda x: x[0], local.obs))
+    return found
 
 
 def _beside(local: Local, obs: Any, outputs: list[Array]) -> list[int]:
