@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -167,3 +169,112 @@ class Endless(Counting):
 def vector(envs: Sequence[gymnasium.Env], mode: AutoresetMode) -> SyncVectorEnv:
     """The given environments as one vector environment in one autoreset mode."""
     return SyncVectorEnv([lambda env=env: env for env in envs], autoreset_mode=mode)
+
+
+class Wrong(Counting):
+    """The one with that seed gives in its third step what `answer` makes of the right answer."""
+
+    def __init__(self, limit: int, seed: int, answer: Callable[..., Any]):
+        super().__init__(limit)
+        self.breaks, self.answer, self.seed = seed, answer, None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.seed = seed if seed is not None else self.seed
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        right = super().step(action)
+        return self.answer(*right) if self.seed == self.breaks and self.count == 3 else right
+
+
+def wheel(*right: Any) -> Any:
+    """What `Fragile` raises."""
+    raise KeyError("wheel")
+
+
+def leave(*right: Any) -> Any:
+    """End the process as a crash would."""
+    os._exit(3)
+
+
+def killed(*right: Any) -> Any:
+    """End the process as the system would, out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(100)
+
+
+def hang(*right: Any) -> Any:
+    """Never end."""
+    time.sleep(1000)
+
+
+class Twice(Wrong):
+    """`Wrong` of the environment with the one seed, in its second step, and of the one with the other, in its third."""
+
+    def __init__(self, seed: int, answer: Callable[..., Any], other: int, another: Callable[..., Any]):
+        super().__init__(5, other, another)
+        self.first, self.early = seed, answer
+
+    def step(self, action: Any) -> Any:
+        right = super().step(action)
+        return self.early(*right) if self.seed == self.first and self.count == 2 else right
+
+
+class Leaving(Counting):
+    """Ends its process in the first step, always."""
+
+    def step(self, action: Any) -> Any:
+        leave()
+
+
+class Signs(gymnasium.Env):
+    """Say which sign was drawn, ten times: reward 1 where that is right, 5 in the mean for a guess.
+
+    With that chance it breaks instead, in a way drawn from `ways`, at a reset in all as likely as in a step; and writes
+    the kind of its fault into the file `log` first, also where its process ends.
+    """
+
+    WAYS: ClassVar[dict[str, tuple[str, Callable[..., Any]]]] = {
+        "raises": ("raised", wheel),
+        "nan": ("observation", lambda obs, *rest: (obs * np.nan, *rest)),
+        "inf": ("observation", lambda obs, *rest: (obs - np.inf, *rest)),
+        "shape": ("observation", lambda obs, *rest: (obs[:1], *rest)),
+        "dtype": ("observation", lambda obs, *rest: (obs.astype(str), *rest)),
+        "reward": ("reward", lambda obs, reward, *rest: (obs, None, *rest)),
+        "words": ("reward", lambda obs, reward, *rest: (obs, "much", *rest)),
+        "infinite": ("reward", lambda obs, reward, *rest: (obs, 1e39, *rest)),
+        "nothing": ("answer", lambda *right: None),
+        "leaves": ("died", leave),
+        "killed": ("died", killed),
+        "hangs": ("hung", hang),
+    }
+
+    def __init__(self, log: str, chance: float, ways: Sequence[str]):
+        self.observation_space: Space[Any] = Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space: Space[Any] = Discrete(2)
+        self.log, self.chance, self.ways = log, chance, list(ways)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._maybe(self._draw(), {})
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == (self.sign > 0))
+        self.count += 1
+        return self._maybe(self._draw(), reward, False, self.count == 10, {})
+
+    def _draw(self) -> np.ndarray:
+        self.sign = self.np_random.choice([-1.0, 1.0])
+        return np.array([self.sign, self.np_random.normal()])
+
+    def _maybe(self, *right: Any) -> Any:
+        if self.np_random.random() >= self.chance:
+            return right
+        way = self.ways[self.np_random.integers(len(self.ways))]
+        kind, answer = self.WAYS[way]
+        if len(right) == 2 and kind == "reward":
+            return right
+        with open(self.log, "a") as file:
+            file.write(f"{kind}\n")
+        return answer(*right)

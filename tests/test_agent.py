@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -15,9 +16,11 @@ import steepest as st
 from environments import Counting, vector
 from steepest.agent import Agent, actions, compile_actor
 from steepest.batch import Rollout
+from steepest.critics import MlpValue
 from steepest.errors import UsageError
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
+from steepest.policies.specification import PolicySpec
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import Box, Discrete, from_record, to_record
 
@@ -106,6 +109,42 @@ class TestSpaces:
         space = Discrete(3, 5)
         np.testing.assert_array_equal(space.to_environment([0, 2]), [5, 7])
         np.testing.assert_array_equal(space.from_environment([5, 7]), [0, 2])
+
+
+class TestPolicySpec:
+    def test_a_policy_survives_its_record_and_older_records_mean_what_they_did(self) -> None:
+        spec = PolicySpec.for_spaces(BOX, BOX, (4,), -1.0, head_gain=1.0, activation="relu", initialisation="uniform")
+        assert PolicySpec.from_record(spec.to_record()) == spec
+        old = {"kind": "mlp-gaussian", "inputs": 2, "actions": 2, "hidden": [4], "initial_log_std": -1.0}
+        assert PolicySpec.from_record(old) == PolicySpec.for_spaces(BOX, BOX, (4,), -1.0)
+        for name in ("activation", "initialisation"):
+            with pytest.raises(UsageError, match=f"unknown {name} 'sine'"):
+                PolicySpec.from_record({**old, name: "sine"}).build(jax.random.key(0))
+
+    def test_the_layers_start_as_they_are_told_to(self) -> None:
+        """Orthogonal: WᵀW = gain². Uniform: within ±1/√in, biases too; and the head is scaled in both."""
+        for gain in (0.01, 1.0):
+            spec = PolicySpec.for_spaces(BOX, BOX, (64,), head_gain=gain)
+            policy: Any = spec.build(jax.random.key(0))
+            first, head = policy.net.layers
+            np.testing.assert_allclose(head.weight.T @ head.weight, gain**2 * np.eye(2), atol=1e-5 * gain**2)
+            np.testing.assert_allclose(first.weight @ first.weight.T, 2 * np.eye(2), atol=1e-5)
+            uniform = dataclasses.replace(spec, initialisation="uniform")
+            policy = uniform.build(jax.random.key(0))
+            first, head = policy.net.layers
+            for layer, most in ((first, 2**-0.5), (head, gain / 8)):
+                found = np.concatenate([np.ravel(layer.weight), layer.bias])
+                assert 0.9 * most < np.abs(found).max() <= most
+                assert np.abs(layer.bias).max() > 0
+
+    def test_what_is_between_the_layers(self) -> None:
+        for name, expected in (("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0))):
+            net = MlpValue(2, (3,), activation=name, key=jax.random.key(0)).net
+            x = np.array([0.3, -2.0])
+            hidden = expected(x @ net.layers[0].weight + net.layers[0].bias)
+            np.testing.assert_allclose(net(x), hidden @ net.layers[1].weight + net.layers[1].bias, rtol=1e-5)
+        with pytest.raises(UsageError, match="unknown activation 'rely'; did you mean 'relu'"):
+            st.MlpCategorical(2, 2, activation="rely", key=jax.random.key(0))
 
 
 class TestEvaluation:

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,17 +20,18 @@ import pytest
 
 from steepest.errors import RunError, UsageError
 from steepest.runs import (
+    DamagedFileError,
     JsonLines,
     RunFolder,
     TensorBoard,
     checkpoint,
     columns,
     default_path,
-    files,
     meta,
     read_arrays,
     read_json,
     read_lines,
+    strict_json,
     write_arrays,
     write_bytes,
     write_json,
@@ -75,10 +78,10 @@ def test_arrays_come_back_to_the_bit_also_from_views_and_other_byte_orders(tmp_p
     path = tmp_path / "a.safetensors"
     matrix = np.arange(6.0).reshape(2, 3)
     write_arrays(path, {**ARRAYS, "t": matrix.T, "strided": matrix[:, ::2]}, {})
-    assert_same_bits(read_arrays(path), {**ARRAYS, "t": matrix.T.copy(), "strided": matrix[:, ::2].copy()})
-    read_arrays(path)["t"][0, 0] = 1.0  # owned, not a view of the file
+    assert_same_bits(read_arrays(path)[0], {**ARRAYS, "t": matrix.T.copy(), "strided": matrix[:, ::2].copy()})
+    read_arrays(path)[0]["t"][0, 0] = 1.0  # owned, not a view of the file
     write_arrays(path, {"big": matrix.astype(">f8")}, {})
-    np.testing.assert_array_equal(read_arrays(path)["big"], matrix)
+    np.testing.assert_array_equal(read_arrays(path)[0]["big"], matrix)
     with pytest.raises(RunError, match="'z' has dtype complex128"):
         write_arrays(path, {"z": np.ones(2, complex)}, {})
 
@@ -120,8 +123,8 @@ def test_a_disk_that_is_really_full_keeps_checkpoint_and_whole_lines(tmp_path):
         from steepest.errors import RunError
         from steepest.runs import JsonLines, RunFolder, TensorBoard
         run = RunFolder.create(sys.argv[1])
-        run.save_checkpoint("last", {"a": np.ones(10)}, {"steps": 1})
-        run.save_checkpoint("last", {"a": np.ones(10)}, {"steps": 2})
+        for steps in (1, 2):
+            run.save_last({"a": np.ones(10)}, {"steps": steps}, steps=steps, keep=2)
         log, board = JsonLines(run.metrics_path), TensorBoard(run.path)
         board.FLUSH_SECONDS = 0.0
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_001, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -135,7 +138,7 @@ def test_a_disk_that_is_really_full_keeps_checkpoint_and_whole_lines(tmp_path):
                 return
             raise SystemExit("it was not refused")
 
-        refused(lambda: run.save_checkpoint("last", {"a": np.ones(5_000)}, {"steps": 3}))
+        refused(lambda: run.save_last({"a": np.ones(5_000)}, {"steps": 3}, steps=3, keep=2))
         refused(lambda: log.write(7, {"return/mean": 1 / 3}))
         refused(lambda: board.write(7, {"return/mean": 1 / 3}))
     """)
@@ -146,8 +149,8 @@ def test_a_disk_that_is_really_full_keeps_checkpoint_and_whole_lines(tmp_path):
     assert done.stdout.count("File too large") == 3
     run = RunFolder(tmp_path / "run")
     assert run.load_checkpoint("last")[1]["steps"] == 2
-    assert run.load_checkpoint("previous")[1]["steps"] == 1
-    assert {p.name for p in run.checkpoints_path.iterdir()} == {"last.safetensors", "previous.safetensors"}
+    assert run.checkpoints == ["last", "steps-000000000001", "steps-000000000002"]
+    assert len(list(run.checkpoints_path.iterdir())) == 3
     text = run.metrics_path.read_bytes()
     assert text.endswith(b"\n")
     assert 9_900 < len(text) <= 10_001
@@ -170,7 +173,7 @@ def test_missing_oversized_and_foreign_files_are_run_errors(tmp_path, monkeypatc
     (tmp_path / "a").write_text("[1, 2, 3]")
     with pytest.raises(RunError, match="not a safetensors file"):
         read_arrays(tmp_path / "a")
-    monkeypatch.setattr(files, "JSON_LIMIT", 4)
+    monkeypatch.setattr(strict_json, "LIMIT", 4)
     with pytest.raises(RunError, match="larger than"):
         read_json(tmp_path / "a")
 
@@ -204,13 +207,39 @@ def test_truncated_and_flipped_checkpoints_are_never_accepted(tmp_path):
             checkpoint.load(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_another_format_version_is_refused_and_both_are_named(tmp_path, monkeypatch, version):
+def written_as(version: Any, monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) -> None:
+    """Whatever `write` writes is of that format."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", version)
+        write()
+
+
+def test_a_later_format_is_refused_and_what_reads_it_is_named(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    monkeypatch.setattr(checkpoint, "FORMAT", version)
+    info = {**INFO, "versions": {"steepest": "7.2.0"}}
+    written_as(3, monkeypatch, lambda: checkpoint.save(path, ARRAYS, info))
+    with pytest.raises(
+        RunError, match=r"checkpoint format 3, written by steepest 7\.2\.0.*install steepest 7\.2\.0"
+    ) as at:
+        checkpoint.load(path)
+    assert not isinstance(at.value, DamagedFileError)
+    later = path.read_bytes()
+    path.write_bytes(later.replace(b"7.2.0", b"7.3.0"))
+    with pytest.raises(DamagedFileError, match="checksum"):
+        checkpoint.load(path)
+    path.write_bytes(later.replace(b'format\\": 3', b'format\\": 2'))
+    with pytest.raises(DamagedFileError, match="checksum"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", None, True])
+def test_what_is_no_format_is_damage(tmp_path, monkeypatch, version):
+    path = tmp_path / "a.safetensors"
     checkpoint.save(path, ARRAYS, INFO)
-    monkeypatch.undo()
-    with pytest.raises(RunError, match=f"has checkpoint format {version!r}; this steepest reads format 1"):
+    arrays, metadata = read_arrays(path)
+    record = json.loads(metadata["steepest"])
+    write_arrays(path, arrays, {"steepest": json.dumps({**record, "format": version})})
+    with pytest.raises(DamagedFileError):
         checkpoint.load(path)
 
 
@@ -367,60 +396,94 @@ def test_what_is_no_run_folder_is_refused_with_the_nearest_that_is(tmp_path):
         RunFolder.open(run.path)
 
 
-def test_the_last_checkpoint_but_one_is_kept(tmp_path):
+def saved(run: RunFolder, *counts: int, keep: int = 3) -> None:
+    for steps in counts:
+        run.save_last(ARRAYS, {"steps": steps}, steps=steps, keep=keep)
+
+
+def steps_of(run: RunFolder, name: str) -> int:
+    return run.load_checkpoint(name)[1]["steps"]
+
+
+def test_the_last_checkpoints_are_kept_and_the_best(tmp_path):
     run = make_folder(tmp_path / "run")
-    for steps in (1, 2, 3):
-        run.save_checkpoint("last", ARRAYS, {"steps": steps})
-    run.save_checkpoint("best", ARRAYS, {"steps": 2})
-    assert run.checkpoints == ["best", "last", "previous"]
-    assert [run.load_checkpoint(name)[1]["steps"] for name in run.checkpoints] == [2, 3, 2]
-    with pytest.raises(UsageError, match="no checkpoint 'first'; there: best, last, previous"):
+    run.save_checkpoint("best", ARRAYS, {"steps": 1})
+    saved(run, 1, 10**12, 2, 8, 10, 11)  # 10¹² was abandoned: the run was taken up before it
+    assert run.checkpoints == ["best", "last", "steps-000000000008", "steps-000000000010", "steps-000000000011"]
+    assert [steps_of(run, name) for name in run.checkpoints] == [1, 11, 8, 10, 11]
+    saved(run, 12, keep=1)
+    assert run.checkpoints == ["best", "last", "steps-000000000012"]
+    with pytest.raises(UsageError, match="no checkpoint 'first'; there: best, last, steps-000000000012"):
         run.load_checkpoint("first")
     with pytest.raises(UsageError, match="cannot name a checkpoint"):
         run.save_checkpoint("../outside", ARRAYS, {})
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_folder_of_before_keeps_its_previous_until_there_are_enough(tmp_path):
+    run = make_folder(tmp_path / "run")
+    run.save_checkpoint("previous", ARRAYS, {"steps": 1})
+    saved(run, 2, 3)
+    assert "previous" in run.checkpoints
+    for path in run.checkpoints_path.glob("*s-*"):
+        path.unlink()
+    run.checkpoint_path("last").unlink()
+    with pytest.warns(UserWarning, match=r"previous\.safetensors"):
+        assert steps_of(run, "last") == 1
+    saved(run, 3, 4, 5)
+    assert "previous" not in run.checkpoints
+
+
+@pytest.mark.parametrize("damage", ["truncated", "replaced", "missing"])
 def test_a_damaged_last_checkpoint_falls_back_loudly(tmp_path, damage):
     run = make_folder(tmp_path / "run")
-    for steps in (1, 2):
-        run.save_checkpoint("last", ARRAYS, {"steps": steps})
+    saved(run, 1, 2)
     last = run.checkpoint_path("last")
-    if damage == "missing":
+    if damage == "truncated":  # and with it the file under its steps, which is the same
+        os.truncate(last, last.stat().st_size - 1)
+    elif damage == "replaced":
         last.unlink()
+        last.write_bytes(b"no")
     else:
-        last.write_bytes(last.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match=r"last\.safetensors is .*going on from the checkpoint before it"):
-        arrays, info = run.load_checkpoint("last")
-    assert_same_bits(arrays, ARRAYS)
-    assert info["steps"] == 1
+        last.unlink()
+    with pytest.warns(
+        UserWarning, match=r"last\.safetensors is .*going on from the checkpoint before it, .*steps-0"
+    ) as at:
+        found = run.load_last()
+    assert len(at) == 1
+    assert_same_bits(found.arrays, ARRAYS)
+    assert found.info["steps"] == (1 if damage == "truncated" else 2)
+    assert len(found.damaged) == (2 if damage == "truncated" else 1)
 
 
-def test_without_a_previous_checkpoint_a_damaged_one_is_an_error(tmp_path):
+def test_without_a_whole_checkpoint_each_is_named(tmp_path):
     run = make_folder(tmp_path / "run")
-    for name in ("last", "best"):
-        run.save_checkpoint(name, ARRAYS, {})
-        run.checkpoint_path(name).write_bytes(b"")
-        with pytest.raises(RunError, match="is damaged"):
-            run.load_checkpoint(name)
+    with pytest.raises(UsageError, match="no checkpoint 'last'; there: none"):
+        run.load_last()
+    saved(run, 1, 2)
+    run.save_checkpoint("best", ARRAYS, {})
+    for path in run.checkpoints_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(
+        RunError, match=r"last\.safetensors is damaged.*0002\.saf.*0001\.saf.*still the checkpoint 'best'"
+    ):
+        run.load_last()
+    with pytest.raises(RunError, match="is damaged"):
+        run.load_checkpoint("best")
 
 
-def test_a_newer_format_does_not_fall_back(tmp_path, monkeypatch):
+def test_a_later_format_does_not_fall_back(tmp_path, monkeypatch):
     run = make_folder(tmp_path / "run")
-    run.save_checkpoint("last", ARRAYS, {})
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    run.save_checkpoint("last", ARRAYS, {})
-    monkeypatch.undo()
-    with pytest.raises(RunError, match="format 2"):
+    saved(run, 1)
+    written_as(3, monkeypatch, lambda: saved(run, 2))
+    with pytest.raises(RunError, match="format 3"):
         run.load_checkpoint("last")
 
 
 @pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("at", range(1, 4))
+@pytest.mark.parametrize("at", range(1, 7))
 def test_whenever_saving_fails_a_whole_checkpoint_remains(tmp_path, monkeypatch, links, at):
     run = make_folder(tmp_path / "run")
-    for steps in (1, 2):
-        run.save_checkpoint("last", ARRAYS, {"steps": steps})
+    saved(run, 1, 2)
     if not links:
         monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
     real, calls = {name: getattr(os, name) for name in ("fsync", "replace")}, []
@@ -436,15 +499,31 @@ def test_whenever_saving_fails_a_whole_checkpoint_remains(tmp_path, monkeypatch,
 
     for name in real:
         monkeypatch.setattr(os, name, failing(name))
-    with pytest.raises(RunError, match="No space left on device"):
-        run.save_checkpoint("last", ARRAYS, {"steps": 3})
-    monkeypatch.undo()
-    if "last" in run.checkpoints:
-        assert run.load_checkpoint("last")[1]["steps"] in (2, 3)
+    if at == 6 and links:  # fsync, replace, fsync; replace, fsync
+        saved(run, 3)
     else:
-        with pytest.warns(UserWarning, match="is missing"):
-            assert run.load_checkpoint("last")[1]["steps"] == 2
+        with pytest.raises(RunError, match="No space left on device"):
+            saved(run, 3)
+    monkeypatch.undo()
+    assert steps_of(run, "last") == (3 if at in (5, 6) and (links or at == 6) else 2)
     assert not [p for p in run.checkpoints_path.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_without_hard_links_the_last_is_a_copy(tmp_path, monkeypatch):
+    run = make_folder(tmp_path / "run")
+    monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
+    saved(run, 1, 2)
+    assert steps_of(run, "last") == steps_of(run, "steps-000000000002") == 2
+    assert run.checkpoint_path("last").stat().st_nlink == 1
+
+
+def test_who_takes_the_folder_sweeps_it(tmp_path):
+    run = make_folder(tmp_path / "run")
+    left = [run.path / ".config.json.00112233.tmp", run.checkpoints_path / ".last.safetensors.00112233.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    with run.lock():
+        assert not any(path.exists() for path in left)
 
 
 # --- sinks and the reader
@@ -467,6 +546,7 @@ def test_a_resumed_log_continues_at_the_checkpoint(tmp_path):
     steps, values = columns(rows, "return/mean")
     assert (steps.tolist(), values.tolist()) == ([1, 5], [0.5, 2.0])
     assert columns(rows, "absent")[1].shape == (0,)
+    assert columns([{"step": 10**19, "a": 1}, {"step": 1e30, "a": 1}, {"step": 2, "a": 1}], "a")[0].tolist() == [2]
 
 
 def test_a_log_that_is_not_the_checkpoints_log_is_refused(tmp_path):

@@ -84,9 +84,10 @@ def test_episodes_are_the_sums_from_one_end_to_the_next(seed):
         expected = []
         for t, b in np.ndindex(8, 3):
             slow[b] += reward[t, b], valid[t, b], cost[t, b]
-            if valid[t, b] and (terminated[t, b] or truncated[t, b]):
+            if terminated[t, b] or truncated[t, b]:
                 known = None if np.isnan(slow[b, 2]) else slow[b, 2]
-                expected.append((slow[b, 0], slow[b, 1], b, terminated[t, b], known))
+                if valid[t, b]:  # else a fault, and no episode
+                    expected.append((slow[b, 0], slow[b, 1], b, terminated[t, b], known))
                 slow[b] = 0
         assert [tuple(episode) for episode in episodes] == expected
         np.testing.assert_array_equal(np.stack(running, axis=1), slow)

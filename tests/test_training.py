@@ -58,7 +58,7 @@ class TestRun:
     def test_the_folder_holds_what_is_promised(self, run: st.Run) -> None:
         for name in ("config.json", "meta.json", "metrics.jsonl", "episodes.jsonl", "learning_curve.png"):
             assert (run.path / name).stat().st_size > 0
-        assert RunFolder.open(run.path).checkpoints == ["best", "last", "previous"]
+        assert RunFolder.open(run.path).checkpoints == ["best", "last", "steps-000000000000", f"steps-{run.steps:012d}"]
         config = from_record(json.loads((run.path / "config.json").read_text()))
         assert config.update.delta == 0.01
         assert config.sampling.gamma == 0.99
@@ -510,7 +510,7 @@ class TestBadWorlds:
                 return obs, 1.0, Breaking.steps % 9 == 0, False, {}
 
         with pytest.raises(st.RunError, match=r"Breaking.*environment \d of 4.*not finite: nan"):
-            st.train(Breaking, "trpo", out=tmp_path / "run", **{**SMALL, "evaluation": {"every": 0}})
+            st.train(Breaking, "trpo", out=tmp_path / "run", faults=0, **{**SMALL, "evaluation": {"every": 0}})
         assert st.load(tmp_path / "run").predict(np.zeros(2))[0].shape == ()
 
     def test_a_policy_that_does_not_fit(self, tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ from steepest.sampling.rollout import empty, layout
 from steepest.sampling.workers import Workers
 from steepest.spaces import describe
 from steepest.training import hosting
+from steepest.training.collecting import SinglePath
 from steepest.training.config import TrainConfig
+from steepest.training.gathering import AtOnce
 from steepest.training.hosting import settle
 from steepest.training.settings import with_settings
 from steepest.worlds import environment_seeds, make_world
@@ -193,6 +195,21 @@ with ExitStack() as stack:
     assert done.stdout.split() == ["2", "False"]
 
 
+def test_workers_serve_a_program_without_standard_input() -> None:
+    program = """
+import os; os.close(0)
+import test_workers as t
+actor = t.host_actor(t.GAUSSIAN, t.SIZE)
+with t.working(t.Walk, actor, 2) as workers:
+    workers.start(*t.orders(actor, t.GAUSSIAN, 0))
+    print(workers.finish()[0].valid[0].all())
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == "True\n", done.stderr
+
+
 # what breaks
 
 
@@ -224,6 +241,18 @@ def test_a_worker_that_is_killed_is_named_and_sigint_is_the_parents() -> None:
         threading.Timer(0.2, os.kill, (workers.pids[1], signal.SIGKILL)).start()
         with pytest.raises(st.RunError, match="worker 1 of 2, with environments 2 to 4 of 5, was killed by SIGKILL"):
             workers.finish()
+
+
+def test_a_rollout_in_a_thread_that_nobody_waits_for_ends_at_its_next_step() -> None:
+    """A second SIGINT does not wait for the rest of it, here 20 s."""
+    world = make_world(functools.partial(Slow, 9), 2)
+    gather = AtOnce(SinglePath([world], 2, 2, CATEGORICAL, 200, 0))
+    gather.reset(0)
+    gather.start(split(CATEGORICAL)[0], None, jax.random.key(0))
+    time.sleep(0.2)
+    began = time.monotonic()
+    gather.close()
+    assert time.monotonic() - began < 5
 
 
 def ready(pid: int) -> bool:

@@ -15,7 +15,8 @@ from environments import MODES, Broken, Chain, Counting, Spaces, Walk, vector
 from steepest.errors import RunError, UsageError
 from steepest.sampling.rollout import collect
 from steepest.worlds import environment_seeds, make_world
-from steepest.worlds.gymnasium import GymnasiumWorld, make_gymnasium
+from steepest.worlds.gymnasium import GymnasiumWorld
+from steepest.worlds.gymnasium_making import make_gymnasium
 
 
 def act_zero(obs, t):

@@ -1,5 +1,5 @@
-"""The command line: train, resume, evaluate, diagnose, reproduce. Its options are the fields of the dataclasses here
-and of `TrainConfig`.
+"""The command line: train, resume, evaluate, inspect, diagnose, reproduce. Its options are the fields of the
+dataclasses here and of `TrainConfig`.
 
 Exit codes: 0 done; 1 something outside broke (an environment, a file, a disk); 2 wrong usage; 128 + n stopped by signal
 n after the iteration was finished and saved (130 SIGINT, 143 SIGTERM).
@@ -118,16 +118,15 @@ class Evaluate:
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
-        from steepest.runs import RunFolder
         from steepest.training.closing import evaluation_line
         from steepest.training.evaluation import evaluate
-        from steepest.training.persistence import load, needs
-        from steepest.training.settings import from_record
+        from steepest.training.persistence import needs, read, read_config, restore_agent
 
         _cache_compilations()
-        agent = load(self.run, checkpoint=self.checkpoint)
-        needs(RunFolder.open(self.run).load_checkpoint("last")[1], "env", self.env, "--env ID")
-        env = self.env if self.env is not None else from_record(RunFolder.open(self.run).read_config()).env
+        arrays, info = read(self.run, self.checkpoint)
+        agent = restore_agent(arrays, info)
+        needs(info, "env", self.env, "--env ID")
+        env = self.env if self.env is not None else read_config(self.run, info).env
         returns = evaluate(agent, env, self.episodes, self.seed, not self.stochastic, allow_import=self.env is not None)
         summary = {"mean": float(returns.mean()), "std": float(returns.std()), "episodes": len(returns)}
         if self.output.json:
@@ -135,6 +134,22 @@ class Evaluate:
         else:
             print(evaluation_line(returns))
         return 0
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what is in a checkpoint, and whether it is whole: versions, counters, arrays. Executes nothing of it."""
+
+    path: tyro.conf.Positional[Path]
+    """A checkpoint file, or a run folder."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+
+    def __call__(self) -> int:
+        from steepest.runs.inspection import in_words, inspect
+
+        record = inspect(self.path)
+        print(json.dumps(record) if self.output.json else in_words(record))
+        return 0 if record["whole"] else 1
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "resume": Resume,
     "evaluate": Evaluate,
+    "inspect": Inspect,
     "diagnose": Diagnose,
     "reproduce": Reproduce,
 }
@@ -219,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     debug = "--debug" in arguments
     try:
+        if any("\ud800" <= c <= "\udfff" for word in arguments for c in word):  # bytes that nothing could print
+            raise UsageError(f"the arguments must be UTF-8, got {arguments!a:.200}")
         sys.path.append(os.getcwd())  # where `my_package:MyEnv-v0` is looked for, after everything installed
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

@@ -7,27 +7,53 @@ tapped (`taps.py`), which is what Kronecker factors and sample-space solves need
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float, Num, PRNGKeyArray
 
+from steepest.names import unknown
 from steepest.taps import tapped
 from steepest.trees import AnyArray
 
+ACTIVATIONS: dict[str, Callable[[Any], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+INITIALISATIONS = ("orthogonal", "uniform")
+"""Of weights [in, out]: orthogonal, with biases 0; or uniform in ±1/√in, biases too, as PyTorch's layers are."""
+
 
 class Dense(eqx.Module):
-    """x ↦ xW + b.  weight: [in, out], orthogonal of the given gain; bias: [out], zeros."""
+    """x ↦ xW + b.  weight: [in, out]; bias: [out].
+
+    gain: of the weights; uniform ones, and their biases, are multiplied by it. Default: √2, or 1 if uniform.
+    """
 
     weight: Float[AnyArray, "in out"]
     bias: Float[AnyArray, " out"]
 
-    def __init__(self, inputs: int, outputs: int, *, gain: float = math.sqrt(2.0), key: PRNGKeyArray):
-        self.weight = jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs))
-        self.bias = jnp.zeros(outputs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        gain: float | None = None,
+        initialisation: str = "orthogonal",
+        key: PRNGKeyArray,
+    ):
+        if initialisation not in INITIALISATIONS:
+            raise unknown("initialisation", initialisation, INITIALISATIONS)
+        if initialisation == "orthogonal":
+            self.weight = orthogonal(key, inputs, outputs, math.sqrt(2.0) if gain is None else gain)
+            self.bias = jnp.zeros(outputs)
+        else:
+            most, keys = (1.0 if gain is None else gain) / math.sqrt(inputs), jax.random.split(key)
+            self.weight = jax.random.uniform(keys[0], (inputs, outputs), minval=-most, maxval=most)
+            self.bias = jax.random.uniform(keys[1], (outputs,), minval=-most, maxval=most)
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         return tapped(jnp.matmul(x, self.weight) + self.bias, "dense", weight=self.weight, bias=self.bias, x=lambda: x)
@@ -54,7 +80,7 @@ class Conv(eqx.Module):
         gain: float = math.sqrt(2.0),
         key: PRNGKeyArray,
     ):
-        flat = jax.nn.initializers.orthogonal(gain)(key, (size * size * inputs, outputs))
+        flat = orthogonal(key, size * size * inputs, outputs, gain)
         self.weight = flat.reshape(size, size, inputs, outputs)
         self.bias = jnp.zeros(outputs)
         self.stride = stride
@@ -73,20 +99,48 @@ class Conv(eqx.Module):
         return tapped(s, "conv", weight=self.weight, bias=self.bias, x=patches)
 
 
+def orthogonal(key: PRNGKeyArray, inputs: int, outputs: int, gain: float) -> Float[Array, "in out"]:
+    """gain times a uniformly distributed matrix with orthonormal rows, or columns, whichever are fewer.
+
+    Saxe, McClelland & Ganguli 2014; the Q of a Gaussian matrix, its signs those of a positive diagonal of R.
+    """
+    gaussian = jax.random.normal(key, (max(inputs, outputs), min(inputs, outputs)))
+    # NumPy where there are numbers: to lower JAX's for a program takes longer than the start of a run has
+    module: Any = jnp if isinstance(gaussian, Tracer) else np
+    q, r = module.linalg.qr(gaussian)
+    q = gain * q * module.sign(module.diagonal(r))
+    return jnp.asarray(q if inputs >= outputs else q.T, gaussian.dtype)
+
+
 class Mlp(eqx.Module):
-    """Dense layers with tanh between them. The last layer's gain is its own: small at a policy's head."""
+    """Dense layers with an activation between them. The last layer's gain is its own: small at a policy's head."""
 
     layers: tuple[Dense, ...]
+    activation: str = eqx.field(static=True)
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int, *, last_gain: float, key: PRNGKeyArray):
+    def __init__(
+        self,
+        inputs: int,
+        hidden: tuple[int, ...],
+        outputs: int,
+        *,
+        last_gain: float,
+        activation: str = "tanh",
+        initialisation: str = "orthogonal",
+        key: PRNGKeyArray,
+    ):
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
         sizes = (inputs, *hidden, outputs)
         keys = jax.random.split(key, len(sizes) - 1)
-        gains = [math.sqrt(2.0)] * len(hidden) + [last_gain]
+        gains = [None] * len(hidden) + [last_gain]
         self.layers = tuple(
-            Dense(i, o, gain=g, key=k) for i, o, g, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
+            Dense(i, o, gain=g, initialisation=initialisation, key=k)
+            for i, o, g, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
         )
+        self.activation = activation
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         for layer in self.layers[:-1]:
-            x = jnp.tanh(layer(x))
+            x = ACTIVATIONS[self.activation](layer(x))
         return self.layers[-1](x)

@@ -18,12 +18,15 @@ Critic = Callable[[Any], Float[Array, ""]]
 
 
 class MlpValue(eqx.Module):
-    """obs [...] (flattened) ↦ V, tanh units. The first V is near 0: the last layer starts small."""
+    """obs [...] (flattened) ↦ V. The first V is near 0: the last layer starts small.
+
+    hidden: units of each hidden layer.  layers: activation, initialisation, as of `Mlp`.
+    """
 
     net: Mlp
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
-        self.net = Mlp(inputs, hidden, 1, last_gain=0.01, key=key)
+    def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **layers: Any):
+        self.net = Mlp(inputs, hidden, 1, last_gain=0.01, key=key, **layers)
 
     def __call__(self, obs: Float[Array, "..."]) -> Float[Array, ""]:
         return self.net(jnp.ravel(obs))[0]
@@ -35,8 +38,8 @@ class StateValue(eqx.Module):
     net: Mlp
     states: int = eqx.field(static=True)
 
-    def __init__(self, states: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray):
-        self.net = Mlp(states, hidden, 1, last_gain=0.01, key=key)
+    def __init__(self, states: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **layers: Any):
+        self.net = Mlp(states, hidden, 1, last_gain=0.01, key=key, **layers)
         self.states = states
 
     def __call__(self, state: Int[Array, ""]) -> Float[Array, ""]:

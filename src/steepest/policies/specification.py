@@ -16,7 +16,7 @@ from jaxtyping import PRNGKeyArray
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
-from steepest.policies.networks import MlpCategorical, MlpGaussian
+from steepest.policies.networks import HEAD_GAIN, MlpCategorical, MlpGaussian
 from steepest.policies.tabular import TabularSoftmax
 from steepest.spaces import Discrete, Space
 
@@ -24,27 +24,39 @@ from steepest.spaces import Discrete, Space
 @dataclass(frozen=True)
 class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
-    many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start."""
+    many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
+    head_gain, activation, initialisation: of the networks, as in `MlpGaussian`."""
 
     kind: str
     inputs: int
     actions: int
     hidden: tuple[int, ...] = (64, 64)
     initial_log_std: float = -0.5
+    head_gain: float = HEAD_GAIN
+    activation: str = "tanh"
+    initialisation: str = "orthogonal"
 
     @classmethod
     def for_spaces(
-        cls, observation: Space, action: Space, hidden: tuple[int, ...] = (64, 64), initial_log_std: float = -0.5
+        cls,
+        observation: Space,
+        action: Space,
+        hidden: tuple[int, ...] = (64, 64),
+        initial_log_std: float = -0.5,
+        **networks: Any,
     ) -> PolicySpec:
-        """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian."""
+        """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
+
+        networks: head_gain, activation, initialisation.
+        """
         if isinstance(observation, Discrete):
             if not isinstance(action, Discrete):
                 raise UsageError("a policy from Discrete observations to Box actions is not built in: give your own")
             return cls("tabular", observation.n, action.n, (), 0.0)
         inputs = math.prod(observation.shape)
         if isinstance(action, Discrete):
-            return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0)
-        return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std)
+            return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
+        return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
@@ -64,17 +76,25 @@ class PolicySpec:
                 actions=int(record["actions"]),
                 hidden=tuple(int(n) for n in record["hidden"]),
                 initial_log_std=float(record["initial_log_std"]),
+                head_gain=float(record.get("head_gain", HEAD_GAIN)),
+                activation=str(record.get("activation", "tanh")),  # older records have none
+                initialisation=str(record.get("initialisation", "orthogonal")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
         kinds[spec.kind]
         return spec
 
+    @property
+    def networks(self) -> dict[str, Any]:
+        """What the constructors of the networks take of it."""
+        return {"head_gain": self.head_gain, "activation": self.activation, "initialisation": self.initialisation}
+
 
 kinds: Registry = Registry("policy")
 kinds.add("tabular", lambda s, key: TabularSoftmax(jnp.zeros((s.inputs, s.actions))))
-kinds.add("mlp-categorical", lambda s, key: MlpCategorical(s.inputs, s.actions, s.hidden, key=key))
+kinds.add("mlp-categorical", lambda s, key: MlpCategorical(s.inputs, s.actions, s.hidden, **s.networks, key=key))
 kinds.add(
     "mlp-gaussian",
-    lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, key=key),
+    lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )

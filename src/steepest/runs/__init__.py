@@ -10,11 +10,13 @@ from steepest.runs.files import (
     write_json,
 )
 from steepest.runs.folder import RunFolder, default_path
+from steepest.runs.kept import Found, set_aside
 from steepest.runs.reader import columns, read_lines
 from steepest.runs.sinks import JsonLines, Sink, TensorBoard
 
 __all__ = [
     "DamagedFileError",
+    "Found",
     "JsonLines",
     "RunFolder",
     "Sink",
@@ -25,6 +27,7 @@ __all__ = [
     "read_arrays",
     "read_json",
     "read_lines",
+    "set_aside",
     "write_arrays",
     "write_bytes",
     "write_json",

@@ -1,6 +1,6 @@
 """A checkpoint is one file: arrays by name, and everything else as JSON in the same file's metadata.
 
-    metadata["steepest"] = {"format": 1, "checksum": blake2b(arrays, info), "info": {…}}
+    metadata["steepest"] = {"format": 2, "checksum": blake2b(format, arrays, info), "info": {…}}
 
 One file, so that one rename makes it current: arrays and counters can never be of different moments. The checksum
 finds what the file's own structure cannot: a flipped bit in a weight.
@@ -14,15 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from steepest.errors import RunError
-from steepest.runs.files import DamagedFileError, parse_arrays, parse_json, read_bytes, standard, write_arrays
+from steepest.runs.files import DamagedFileError, parse_json, read_arrays, standard, write_arrays
+from steepest.runs.migrations import FORMAT, MIGRATIONS, migrated
 
-FORMAT = 1
 _KEY = "steepest"
+_CHECKSUM = 64
+"""Hexadecimal digits of blake2b with 32 bytes."""
 
 T = TypeVar("T")
 
@@ -36,38 +38,77 @@ def save(path: Path | str, arrays: dict[str, np.ndarray], info: dict[str, Any]) 
     """
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     text = json.dumps(standard(info), allow_nan=False)
-    record = {"format": FORMAT, "checksum": _checksum(arrays, text), "info": json.loads(text)}
+    record = {"format": FORMAT, "checksum": _checksum(FORMAT, arrays, text), "info": json.loads(text)}
     write_arrays(path, arrays, {_KEY: json.dumps(record)})
 
 
 def load(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, info) as they were given to `save`.
+    """(arrays, info) as they were given to `save`, those of an older format brought up to this one.
 
-    Raises RunError for a file that is missing, damaged in any bit, no checkpoint, or of an unknown format version.
+    Raises RunError for a file that is missing or of a later format, DamagedFileError for one that is damaged in any bit
+    or no checkpoint.
     """
-    arrays, metadata = parse_arrays(read_bytes(path), path)
+    envelope, arrays = read(path)
+    if envelope.format > FORMAT:
+        raise RunError(f"{path} {_from_the_future(envelope)}")
+    return migrated(envelope.format, arrays, envelope.info)
+
+
+class Envelope(NamedTuple):
+    """What every format says of itself."""
+
+    format: int
+    checksum: str
+    info: dict[str, Any]
+
+
+def read(path: Path | str) -> tuple[Envelope, dict[str, np.ndarray]]:
+    """What is in a checkpoint of whatever format, later ones too. Raises RunError as `load`."""
+    arrays, metadata = read_arrays(path)
+    envelope = _envelope(path, metadata)
+    if envelope.checksum != _checksum(envelope.format, arrays, json.dumps(envelope.info)):
+        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
+    return envelope, arrays
+
+
+def _envelope(path: Path | str, metadata: dict[str, str]) -> Envelope:
+    """What the metadata hold, the checksum not yet compared. Raises DamagedFileError for anything else."""
     if _KEY not in metadata:
         raise DamagedFileError(f"{path} is not a checkpoint: a safetensors file without steepest's metadata")
     try:
         record = parse_json(metadata[_KEY])
-        version, checksum, info = record["format"], record["checksum"], record["info"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record, dict) or set(record) != set(Envelope._fields):
+            raise ValueError(f"an object with {', '.join(Envelope._fields)} expected")
+        envelope = Envelope(**record)
+        if type(envelope.format) is not int or envelope.format < min(MIGRATIONS):
+            raise ValueError(f"there is no format {envelope.format!r:.80}")
+        if not isinstance(envelope.checksum, str) or len(envelope.checksum) != _CHECKSUM:
+            raise ValueError("its checksum is none")
+        if not isinstance(envelope.info, dict):
+            raise ValueError("its info is no object")
+    except ValueError as error:
         raise DamagedFileError(f"{path} is damaged: its metadata cannot be read ({error})") from error
-    if version != FORMAT:
-        raise RunError(
-            f"{path} has checkpoint format {version!r}; this steepest reads format {FORMAT}: "
-            "use the version of steepest named in the run's meta.json"
-        )
-    if checksum != _checksum(arrays, json.dumps(info)):
-        raise DamagedFileError(f"{path} is damaged: its checksum does not match its content")
-    return arrays, info
+    return envelope
 
 
-def _checksum(arrays: dict[str, np.ndarray], info: str) -> str:
-    digest = hashlib.blake2b(info.encode(), digest_size=32)
+def _from_the_future(envelope: Envelope) -> str:
+    versions = envelope.info.get("versions")
+    wrote = versions.get("steepest") if isinstance(versions, dict) else None
+    which = f"steepest {wrote!s:.20}" if isinstance(wrote, str) and wrote.isprintable() else "a later steepest"
+    return (
+        f"has checkpoint format {envelope.format}, written by {which}; this one reads up to format {FORMAT}: "
+        f"install {which} or newer"
+    )
+
+
+def _checksum(version: int, arrays: dict[str, np.ndarray], info: str) -> str:
+    digest = hashlib.blake2b(digest_size=_CHECKSUM // 2)
+    if version > 1:  # without it a format 3 with a flipped bit would be a format 2
+        digest.update(f"format {version}\n".encode())
+    digest.update(info.encode())
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.name, array.shape)).encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

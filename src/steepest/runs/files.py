@@ -13,33 +13,22 @@ import json
 import math
 import os
 import secrets
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from steepest.errors import RunError
+from steepest.runs import strict_json, tensor_file
+from steepest.runs.strict_json import parse_json
 
-JSON_LIMIT = 16 * 2**20  # bytes; a config or meta file beyond it was not written here
+T = TypeVar("T")
 
-_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "C64": "complex64",
-}
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A pipe in place of a file is not waited for, and a link is not followed: a run folder may be of a stranger."""
 
 
 class DamagedFileError(RunError):
@@ -69,12 +58,12 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise failure("write", path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut, on the systems that can."""
     if os.name != "posix":
         return
@@ -123,75 +112,76 @@ def write_arrays(path: Path | str, arrays: dict[str, np.ndarray], metadata: dict
     # safetensors reads the memory behind each array in order: a transposed view would be stored permuted
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in contiguous.items():
-        if array.dtype.name not in _DTYPES.values():
+        if array.dtype.name not in tensor_file.DTYPES.values():
             raise RunError(
                 f"cannot write {path}: array {name!r} has dtype {array.dtype}, which safetensors cannot hold"
             )
     write_bytes(path, safetensors.numpy.save(contiguous, metadata))
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """The whole file. Raises RunError if it is missing or cannot be read."""
+@contextlib.contextmanager
+def open_file(path: Path | str) -> Iterator[tuple[BinaryIO, int]]:
+    """(file, size in bytes) of a file, open to be read.
+
+    Raises RunError if it is missing or cannot be read; DamagedFileError for a folder, a symbolic link, a pipe or a
+    device, on none of which it waits, and where the disk fails.
+    """
     try:
-        return Path(path).read_bytes()
+        descriptor = os.open(path, _READ)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise DamagedFileError(f"{path} is not a file")
+        with open(descriptor, "rb") as file:
+            yield file, status.st_size
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedFileError(f"{path} is a symbolic link; put the file itself in its place") from error
+        if error.errno == errno.EIO:
+            raise DamagedFileError(f"{path} is damaged: {error.strerror}") from error
         raise failure("read", path, error) from error
+    except MemoryError as error:
+        raise RunError(f"cannot read {path}: it is larger than the memory") from error
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not standard JSON")
-
-
-def parse_json(text: bytes | str) -> Any:
-    """Standard JSON. Raises ValueError for anything else: NaN, bad UTF-8, nesting beyond the interpreter's depth."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def read_bytes(path: Path | str) -> bytes:
+    """The whole file. Raises RunError as `open_file`."""
+    with open_file(path) as (file, _):
+        return file.read()
 
 
 def read_json(path: Path | str) -> Any:
     """The value in a JSON file of at most 16 MiB.
 
-    Raises RunError if it is missing, larger than that, cut short or not standard JSON.
+    Raises RunError as `open_file`, and if it is larger than that, cut short or not standard JSON.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(JSON_LIMIT + 1)
-    except OSError as error:
-        raise failure("read", path, error) from error
-    if len(data) > JSON_LIMIT:
-        raise DamagedFileError(f"{path} is larger than {JSON_LIMIT // 2**20} MiB: not a file of a run")
+    with open_file(path) as (file, size):
+        if size > strict_json.LIMIT:
+            raise DamagedFileError(f"{path} is larger than {strict_json.LIMIT // 2**20} MiB: not a file of a run")
+        data = file.read(strict_json.LIMIT + 1)
     try:
         return parse_json(data)
     except ValueError as error:
         raise DamagedFileError(f"{path} is damaged: not JSON ({error})") from error
 
 
-def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
-    """The named arrays of a safetensors file. Raises RunError if it is missing, cut short or of another kind."""
-    return parse_arrays(read_bytes(path), path)[0]
+def read_header(path: Path | str) -> tensor_file.Header:
+    """What a safetensors file says it holds. Raises RunError as `read_arrays`."""
+    with open_file(path) as (file, size):
+        return _parsed(path, lambda: tensor_file.read_header(file, size))
 
 
-def parse_arrays(data: bytes, path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata) of a safetensors file's content; `path` is for the message only.
+def read_arrays(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, metadata) of a safetensors file; the arrays own their memory and can be written to.
 
-    The arrays own their memory and can be written to. Raises RunError if `data` is not such a file.
+    Raises RunError as `open_file`, DamagedFileError for a file that is cut short or of another kind.
     """
+    with open_file(path) as (file, size):
+        return _parsed(path, lambda: tensor_file.read(file, size))
+
+
+def _parsed(path: Path | str, read: Callable[[], T]) -> T:
     try:
-        arrays = {
-            name: np.frombuffer(entry["data"], dtype=_dtype(entry["dtype"])).reshape(entry["shape"])
-            for name, entry in safetensors.deserialize(data)
-        }
-        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return arrays, header.get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        return read()
+    except ValueError as error:
         raise DamagedFileError(f"{path} is damaged: not a safetensors file ({error})") from error
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "BF16":
-        import ml_dtypes  # comes with JAX, and gives NumPy its 'bfloat16'
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(_DTYPES[name])

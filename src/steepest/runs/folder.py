@@ -1,7 +1,8 @@
 """The run folder: where one training run keeps everything it will ever be asked for.
 
 runs/<env>/<algorithm>/<time>-s<seed>/
-    config.json  meta.json  metrics.jsonl  episodes.jsonl  evaluation.json  checkpoints/  learning_curve.png
+    config.json  meta.json  metrics.jsonl  episodes.jsonl  faults.jsonl  events.jsonl  evaluation.json  checkpoints/
+    learning_curve.png
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import numpy as np
 
 from steepest.errors import RunError, UsageError
 from steepest.names import nearest
-from steepest.runs import checkpoint
+from steepest.runs import checkpoint, kept
 from steepest.runs.files import DamagedFileError, failure, read_json, write_json
 from steepest.runs.meta import describe_program
 
@@ -65,6 +65,14 @@ class RunFolder:
     @property
     def episodes_path(self) -> Path:
         return self.path / "episodes.jsonl"
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def faults_path(self) -> Path:
+        return self.path / "faults.jsonl"
 
     @property
     def checkpoints_path(self) -> Path:
@@ -129,9 +137,10 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder: of two processes that would write into it the second gets a UsageError. A process that dies
-        lets go."""
+        lets go. Raises RunError where something in the folder is a link to elsewhere."""
         try:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            _refuse_strangers(self.path)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise failure("open", self.path / ".lock", error) from error
         try:
@@ -139,6 +148,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(f"{self.path} is in use: another process is writing into it") from error
+            _sweep(self.path)
             yield
         finally:
             os.close(descriptor)
@@ -169,61 +179,59 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> list[str]:
-        """The names of the checkpoints that are there, sorted: 'best', 'last', 'previous'."""
-        return sorted(p.stem for p in self.checkpoints_path.glob("*.safetensors") if not p.name.startswith("."))
+        """The names of the checkpoints that are there, sorted: 'best', 'last', 'steps-000000204800'."""
+        return kept.names(self.checkpoints_path)
 
     def checkpoint_path(self, name: str) -> Path:
         """Where the checkpoint `name` is kept."""
         if name != _file_name(name):
             raise UsageError(f"{name!r} cannot name a checkpoint; letters, digits, '.', '_' and '-' can")
-        return self.checkpoints_path / f"{name}.safetensors"
+        return self.checkpoints_path / f"{name}{kept.SUFFIX}"
 
     def save_checkpoint(self, name: str, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
-        """Save a checkpoint (see `checkpoint.save`); a 'last' that is replaced is kept as 'previous'.
+        """Save a checkpoint under a name of its own (see `checkpoint.save`). Raises RunError where that fails."""
+        checkpoint.save(self.checkpoint_path(name), arrays, info)
 
-        At every moment a whole 'last' or 'previous' is on disk, also if this fails half way. Raises RunError then.
-        """
-        path = self.checkpoint_path(name)
-        if name != "last" or not path.exists():
-            checkpoint.save(path, arrays, info)
-            return
-        previous = self.checkpoint_path("previous")
-        kept = previous.with_name(f".{previous.name}.tmp")
-        try:
-            kept.unlink(missing_ok=True)
-            try:
-                os.link(path, kept)
-            except OSError:  # a file system without hard links; 'last' is then missing for as long as the write takes
-                os.replace(path, previous)
-            checkpoint.save(path, arrays, info)
-            if kept.exists():
-                os.replace(kept, previous)  # only now: a damaged 'last' must not push out a good 'previous'
-        except OSError as error:
-            raise failure("write", path, error) from error
-        finally:
-            kept.unlink(missing_ok=True)
+    def save_last(self, arrays: dict[str, np.ndarray], info: dict[str, Any], *, steps: int, keep: int) -> None:
+        """Save the checkpoint that a resumed run goes on from, and keep the last `keep`; see `kept.save_last`."""
+        kept.save_last(self.checkpoints_path, arrays, info, steps, keep)
+
+    def load_last(self) -> kept.Found:
+        """The newest whole checkpoint; see `kept.load_last`."""
+        return kept.load_last(self.checkpoints_path)
 
     def load_checkpoint(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """(arrays, info) of a checkpoint; in place of a missing or damaged 'last', 'previous' with a warning.
+        """(arrays, info) of a checkpoint; for 'last', of the newest that is whole, with a warning if that is another.
 
-        Raises UsageError if there is no such checkpoint, RunError if it is damaged or of another format version.
+        Raises UsageError if there is no such checkpoint, RunError if it is damaged or of a later format.
         """
+        if name == "last":
+            found = self.load_last()
+            return found.arrays, found.info
         path = self.checkpoint_path(name)
-        fallback = self.checkpoint_path("previous")
-        try:
-            if path.exists():
-                return checkpoint.load(path)
-            problem = f"{path} is missing"
-        except DamagedFileError as error:
-            if name != "last" or not fallback.exists():
-                raise
-            problem = str(error)
-        if name != "last" or not fallback.exists():
+        if not os.path.lexists(path):
             there = ", ".join(self.checkpoints) or "none"
             raise UsageError(f"{self.path} has no checkpoint {name!r}; there: {there}")
-        loaded = checkpoint.load(fallback)
-        warnings.warn(f"{problem}; going on from the checkpoint before it, {fallback}", stacklevel=2)
-        return loaded
+        return checkpoint.load(path)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise RunError for what is no file of a run folder's own: what a link points to would be written, wherever it is,
+    and a pipe waits for ever."""
+    for path in (folder, folder / "checkpoints", folder / "tensorboard"):
+        for entry in os.scandir(path) if path.is_dir() else ():
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+                raise RunError(
+                    f"{entry.path} is {what}, and a run is written inside its own folder only: put the file or folder "
+                    "itself in its place"
+                )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -35,9 +35,13 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
 
 def columns(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps [n] int64, values [n] float64) of the rows in which `name` is a number; null and absent are left out."""
-    found = [(row["step"], row[name]) for row in rows if _is_number(row.get("step")) and _is_number(row.get(name))]
+    found = [(row["step"], row[name]) for row in rows if _is_step(row.get("step")) and _is_number(row.get(name))]
     steps, values = zip(*found, strict=True) if found else ((), ())
     return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
+
+
+def _is_step(value: Any) -> bool:
+    return _is_number(value) and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:

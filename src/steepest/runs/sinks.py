@@ -65,11 +65,11 @@ class JsonLines:
     def _size(self) -> int:
         return os.fstat(self._file).st_size
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line."""
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Append one line; an event's values may be words."""
         self.extend([(step, values)])
 
-    def extend(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+    def extend(self, rows: Iterable[tuple[int, Mapping[str, float | str]]]) -> None:
         """Append one line for each (step, values), all in one system call: all of them are kept, or none."""
         lines = [json.dumps(standard({"step": step, **values}), allow_nan=False) + "\n" for step, values in rows]
         data = "".join(lines).encode()

@@ -45,3 +45,28 @@ def finite(action: NDArray[Any]) -> NDArray[Any]:
     if action.dtype.kind == "f" and not math.isfinite(np.vdot(action, action)) and not np.isfinite(action).all():
         raise RunError(f"the policy chose an action that is not finite: {action!r:.200}")
     return action
+
+
+class Stoppable:
+    """An actor that another thread can stop: its next action is a RunError, and so the end of what it acts in."""
+
+    def __init__(self, actor: Actor):
+        self._actor, self._stopped = actor, False
+
+    def stop(self) -> None:
+        """For ever."""
+        self._stopped = True
+
+    def export(self, params: Any, scaling: Any) -> Any:
+        """See `Actor`."""
+        return self._actor.export(params, scaling)
+
+    def begin(self, weights: Any, entropy: Sequence[int], steps: int, envs: int) -> None:
+        """See `Actor`."""
+        self._actor.begin(weights, entropy, steps, envs)
+
+    def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
+        """See `Actor`."""
+        if self._stopped:
+            raise RunError("collecting was stopped")
+        return self._actor(obs, t)

@@ -1,7 +1,8 @@
 """The episodes that ended in a rollout, and those under way: they run on from one rollout to the next.
 
 Column b of a rollout is cut after every end; the sums of its pieces are the episodes, the last piece is under way, and
-the first goes on from the last piece of the rollout before. Ghost rows belong to no episode.
+the first goes on from the last piece of the rollout before. Ghost rows belong to no episode. A piece that a fault ends
+is none: nobody knows what its episode would have come to.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def account(rollout: Rollout, running: Running) -> tuple[list[Episode], Running]
     running: those under way before it.
     """
     steps, envs = rollout.valid.shape
-    done = rollout.valid & (rollout.terminated | rollout.truncated)
+    done = rollout.terminated | rollout.truncated
     first = np.zeros((envs, steps + 2), bool)  # of a piece: one entry from before the rollout, its steps, one beyond
     first[:, 0] = True
     first[:, 2:] = done.T
@@ -65,7 +66,7 @@ def account(rollout: Rollout, running: Running) -> tuple[list[Episode], Running]
         )
     ]
     episodes = []
-    for t, b in np.argwhere(done).tolist():
+    for t, b in np.argwhere(done & rollout.valid).tolist():
         ret, length, cost = (column[piece[b, t + 1]] for column in sums)
         terminated, known = bool(rollout.terminated[t, b]), not np.isnan(cost)
         episodes.append(Episode(float(ret), int(length), b, terminated, float(cost) if known else None))

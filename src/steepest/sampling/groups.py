@@ -8,14 +8,15 @@ number of workers that own whole groups. Here is what each of them does, and one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from steepest.batch import Rollout
 from steepest.sampling.actor import Actor
-from steepest.sampling.rollout import fill
+from steepest.sampling.rollout import fill, lose
+from steepest.worlds.faults import Report
 from steepest.worlds.world import World
 
 
@@ -23,22 +24,36 @@ class Order(NamedTuple):
     """One rollout, please.
 
     weights: what the actor exported.  entropy: of the noise.  seed: to begin with all episodes afresh; None to go on.
+    lost: whoever had these environments is gone, and the first step is the row of a fault in each of them.
     """
 
     weights: Any
     entropy: tuple[int, ...]
     seed: int | None
+    lost: bool = False
 
 
 class Groups:
-    """worlds: by the number of their group.  size: n.  envs: of all groups, B.  actor: of whose form every order is."""
+    """worlds: by the number of their group.  size: n.  envs: of all groups, B.  actor: of whose form every order is.
+    report, at: as of `GymnasiumWorld.bear`, for worlds that bear with faults; None: no world does.
+    """
 
-    def __init__(self, worlds: Mapping[int, World], size: int, envs: int, actor: Actor):
+    def __init__(
+        self,
+        worlds: Mapping[int, World],
+        size: int,
+        envs: int,
+        actor: Actor,
+        report: Report | None = None,
+        at: MutableSequence[int] | None = None,
+    ):
         self._worlds, self._size, self._actor = worlds, size, actor
         for group, world in worlds.items():
             numbered = getattr(world, "number", None)  # of worlds whose errors name one environment
             if numbered is not None:
                 numbered(group * size, envs)
+            if report is not None:
+                bear_faults(world, report, at)
 
     def collect(self, order: Order, into: Rollout) -> bool:
         """Write the next T steps of these groups into their columns of `into`, one group after the other.
@@ -53,13 +68,22 @@ class Groups:
             begin = group * self._size
             columns = Rollout(*(array[:, begin : begin + world.envs] for array in into))
             self._actor.begin(order.weights, (*order.entropy, group), len(into.reward), world.envs)
-            charged |= fill(world, self._actor, columns)
+            if order.lost:
+                lose(world, self._actor, columns)
+            charged |= fill(world, self._actor, columns, int(order.lost))
         return charged
 
     def close(self) -> None:
         """Close the worlds; may be called twice."""
         for world in self._worlds.values():
             world.close()
+
+
+def bear_faults(world: World, report: Report, at: MutableSequence[int] | None = None) -> None:
+    """Let a world go on after a fault, if it is of those that can; the others raise as before."""
+    bear = getattr(world, "bear", None)
+    if bear is not None:
+        bear(report, at)
 
 
 def make_groups(make: Callable[[int], World], which: Iterable[int], size: int, envs: int) -> dict[int, World]:

@@ -1,6 +1,6 @@
 """The built-in networks in NumPy: what `jax.vmap(policy)(normalise(obs))` computes, to a float32's rounding, in 12 µs.
 
-    x = clip((obs − shift)·scale, ±10)      x ← tanh(xW + b) …      z = xW + b
+    x = clip((obs − shift)·scale, ±10)      x ← φ(xW + b) …      z = xW + b
     Gaussian       a = z + σ·ε              ε ~ N(0, I)
     Categorical    a = argmax (z + g)       g = −ln E, E ~ Exp(1): Gumbel's
 
@@ -25,10 +25,11 @@ _CLIP = 10.0
 
 
 class Weights(NamedTuple):
-    """layers: (W [in,out], b [out]) of each.  log_std: [d] of a Gaussian, else None.  shift, scale: of the
-    observations, or None."""
+    """layers: (W [in,out], b [out]) of each.  activation: between them.  log_std: [d] of a Gaussian, else None.
+    shift, scale: of the observations, or None."""
 
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    activation: str
     log_std: NDArray[np.float32] | None
     shift: NDArray[np.float32] | None
     scale: NDArray[np.float32] | None
@@ -64,6 +65,13 @@ GAUSSIAN = Head(_normal, _add)
 CATEGORICAL = Head(_gumbel, _most)
 
 
+_ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    "tanh": lambda x: np.tanh(x, out=x),
+    "relu": lambda x: np.maximum(x, 0.0, out=x),
+}
+"""In place, by the names of `steepest.layers`."""
+
+
 class MlpActor:
     """`Actor` of an `MlpGaussian` or an `MlpCategorical`.  head: `GAUSSIAN` or `CATEGORICAL`."""
 
@@ -75,13 +83,14 @@ class MlpActor:
         layers = [(np.asarray(layer.weight), np.asarray(layer.bias)) for layer in params.net.layers]
         log_std = getattr(params, "log_std", None)
         shift, scale = (None, None) if scaling is None else (scaling.shift.ravel(), scaling.scale.ravel())
-        return Weights(layers, None if log_std is None else np.asarray(log_std), shift, scale)
+        return Weights(layers, params.net.activation, None if log_std is None else np.asarray(log_std), shift, scale)
 
     def begin(self, weights: Weights, entropy: Sequence[int], steps: int, envs: int) -> None:
         """See `Actor`."""
         widths = [bias.size for _, bias in weights.layers]
         self._weights = weights
         self._input = np.empty((envs, len(weights.layers[0][0])), np.float32)
+        self._activate = _ACTIVATIONS[weights.activation]
         self._units = [np.empty((envs, width), np.float32) for width in widths]
         rng = np.random.default_rng(np.random.SeedSequence(entropy))
         self._noise = self._head.noise(rng, (steps, envs, widths[-1]), weights)
@@ -101,5 +110,5 @@ class MlpActor:
         for (matrix, bias), units in zip(weights.layers, self._units, strict=True):
             x = np.add(np.matmul(x, matrix, out=units), bias, out=units)
             if units is not last:
-                np.tanh(x, out=x)
+                self._activate(x)
         return last

@@ -2,8 +2,8 @@
 
     for t < T:   a_t = act(obs_t, t)      transition_t = world.step(a_t)
 
-Every step is written once, into its place in the rollout's arrays. Ghost rows are stored (valid = False) but belong to
-no episode.
+Every step is written once, into its place in the rollout's arrays. Ghost rows and those of faults are stored (valid =
+False) but belong to no episode.
 """
 
 from __future__ import annotations
@@ -60,13 +60,15 @@ def collect(world: World, act: Act, steps: int) -> tuple[Rollout, list[Episode]]
     return Collector(world).collect(act, steps)
 
 
-def fill(world: World, act: Act, into: Rollout) -> bool:
-    """Write the next T steps of a world into given arrays [T,B,…], costs included: NaN where none was reported.
+def fill(world: World, act: Act, into: Rollout, first: int = 0) -> bool:
+    """Write the next steps of a world into given arrays [T,B,…], costs included: NaN where none was reported.
 
-    Returns whether any was. Raises RunError where the world breaks, UsageError before the first reset.
+    first: the row to begin with.
+
+    Returns whether any was reported. Raises RunError where the world breaks, UsageError before the first reset.
     """
     charged = False
-    for t in range(len(into.reward)):
+    for t in range(first, len(into.reward)):
         obs = world.obs
         action = act(obs, t)
         into.obs[t], into.action[t] = obs, action
@@ -76,6 +78,15 @@ def fill(world: World, act: Act, into: Rollout) -> bool:
         into.cost[t] = np.nan if cost is None else cost
         charged |= cost is not None and bool(valid.any())  # a row of ghosts says nothing
     return charged
+
+
+def lose(world: World, act: Act, into: Rollout) -> None:
+    """Write the row of a fault in every environment of a world, as its first: no step is taken (`worlds/faults.py`)."""
+    into.obs[0] = into.next_obs[0] = world.obs
+    into.action[0] = act(world.obs, 0)
+    into.reward[0] = into.cost[0] = 0.0
+    into.terminated[0] = into.valid[0] = False
+    into.truncated[0] = True
 
 
 def layout(steps: int, envs: int, observation: Space, action: Space) -> Rollout:

@@ -24,9 +24,19 @@ _LINE = 64
 def open_file() -> int:
     """The number of a new file without a name, of no size yet."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("steepest")
+        return beyond_standard(os.memfd_create("steepest"))
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return beyond_standard(os.dup(file.fileno()))
+
+
+def beyond_standard(file: int) -> int:
+    """The same file by a number above 2, which the standard streams of a process to be started cannot take: a program
+    that was itself started without them gets their numbers for its files. The old number is closed."""
+    import fcntl  # not on Windows, where there are no workers
+
+    other = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(file)
+    return other
 
 
 def map_rollouts(file: int, layout: Sequence[tuple[tuple[int, ...], Any]]) -> tuple[Rollout, Rollout]:

@@ -1,6 +1,7 @@
 """A worker: a process that owns some groups, and writes their part of every rollout into memory that it shares.
 
-    parent → worker   Setup, then a Task for each rollout        worker → parent   Done or Failed, for each Task
+    parent → worker   Setup, then a Task for each rollout
+    worker → parent   for each Task: every Fault as it is found, so that none is lost with the process; Done or Failed
 
 It is an interpreter of its own, started afresh: nothing is forked, the user's script is not run again, and JAX is only
 imported where the actor needs it. It ends when its parent does, and leaves SIGINT to it.
@@ -22,6 +23,8 @@ from steepest.errors import RunError, UsageError
 from steepest.sampling.actor import Actor
 from steepest.sampling.groups import Groups, Order, make_groups
 from steepest.sampling.shared_rollouts import map_rollouts
+from steepest.sampling.sign_of_life import map_sign
+from steepest.worlds.faults import Fault
 from steepest.worlds.world import World
 
 
@@ -57,8 +60,11 @@ class Failed(NamedTuple):
     trace: str
 
 
-def main(control: int, file: int) -> None:
-    """Serve until the parent closes the connection.  control, file: numbers of the connection and the shared file."""
+def main(control: int, file: int, sign: int) -> None:
+    """Serve until the parent closes the connection.
+
+    control, file, sign: the numbers of the connection, of the rollouts' file and of the sign of life's.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     connection = Connection(control)
@@ -68,7 +74,7 @@ def main(control: int, file: int) -> None:
         while True:
             task: Task = pickle.loads(connection.recv_bytes())
             try:
-                worker = worker or _Worker(pickle.loads(setup), file)
+                worker = worker or _Worker(pickle.loads(setup), file, sign, connection)
                 reply = Done(worker(task))
             except (RunError, UsageError) as error:
                 reply = Failed(type(error)(str(error)), "")
@@ -80,8 +86,8 @@ def main(control: int, file: int) -> None:
 
 
 class _Worker:
-    def __init__(self, setup: Setup, file: int):
-        self._setup = setup
+    def __init__(self, setup: Setup, file: int, sign: int, connection: Connection):
+        self._setup, self._sign, self._connection = setup, map_sign(sign), connection
         self._rollouts = map_rollouts(file, setup.layout)
         self._worlds = make_groups(setup.make, setup.which, setup.size, setup.envs)
         self._groups: Groups | None = None
@@ -89,9 +95,13 @@ class _Worker:
     def __call__(self, task: Task) -> bool:
         if task.actor is not None:
             actor: Actor = pickle.loads(task.actor)
-            self._groups = Groups(self._worlds, self._setup.size, self._setup.envs, actor)
+            size, envs = self._setup.size, self._setup.envs
+            self._groups = Groups(self._worlds, size, envs, actor, self._report, self._sign)
         assert self._groups is not None
         return self._groups.collect(task.order, self._rollouts[task.half])
+
+    def _report(self, fault: Fault) -> None:
+        self._connection.send_bytes(pickle.dumps(fault))
 
     def close(self) -> None:
         for world in self._worlds.values():

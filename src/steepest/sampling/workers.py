@@ -4,68 +4,78 @@
     finish()         once all are done, the rollout: a view of the shared memory
 
 Two rollouts take turns there, so that the last one can be read while the next is written.
+
+A worker that dies, or gives no sign of life for too long, is a fault of the environment that it was calling. It is
+replaced by one with the same groups and other seeds, which makes the same rollout from its first step: the others do
+not notice, what it had made of it is forgotten, and the episodes that it had under way end there (`worlds/faults.py`).
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from steepest.batch import Rollout
 from steepest.errors import RunError, UsageError
 from steepest.sampling.actor import Actor
+from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Order, count, share
 from steepest.sampling.shared_rollouts import map_rollouts, open_file
 from steepest.sampling.worker import Done, Failed, Setup, Task
+from steepest.sampling.worker_process import PATIENCE, Gone, WorkerProcess
+from steepest.worlds.faults import ATTEMPTS, Fault
 from steepest.worlds.world import World
 
-_ALONE = {
-    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "1"),
-    "JAX_PLATFORMS": "cpu",
-}
-"""A worker is one of as many as there are cores: it takes one thread, and no accelerator."""
-_PATIENCE = 5.0
-"""Seconds that workers have to end by themselves."""
+START = 60.0
 
 
 class Workers:
     """workers: how many, at most one for each group.  make: (environments) ↦ a new world; it is sent by cloudpickle.
-    size, envs: as of `Groups`.  layout: of a rollout's arrays.
+    size, envs: as of `Groups`.  layout: of a rollout's arrays.  faults: counts them; by default none is borne with.
+    timeout: seconds that one call of an environment may take; a worker may take at least START for its imports and to
+    make its environments.
 
     The processes start at once and make their worlds with the first order; `act_with` must come before that.
 
     Raises UsageError for something that cannot be sent, RunError where a process cannot be started.
     """
 
-    def __init__(self, workers: int, make: Callable[[int], World], size: int, envs: int, layout: Any):
+    def __init__(
+        self,
+        workers: int,
+        make: Callable[[int], World],
+        size: int,
+        envs: int,
+        layout: Any,
+        faults: FaultTally | None = None,
+        timeout: float = 60.0,
+    ):
+        self.faults = FaultTally(0) if faults is None else faults
         self._shares = share(count(envs, size), workers)
-        self._size, self._envs = size, envs
-        setups = [packed("environment", Setup(make, groups, size, envs, layout)) for groups in self._shares]
-        file = open_file()
+        self._size, self._envs, self._timeout = size, envs, timeout
+        self._setups = [packed("environment", Setup(make, groups, size, envs, layout)) for groups in self._shares]
+        self._half, self._waiting, self._actor, self._seed = 0, False, b"", 0
+        self._order: Order | None = None
+        self._known = [False] * workers  # which of them has the actor
+        self._replaced = [0] * workers  # how often, since all episodes began afresh
+        self._in_vain = [0] * workers  # how often, since it last finished a rollout
+        self._processes: list[WorkerProcess] = []
+        self._file = open_file()
         try:
-            self._rollouts = map_rollouts(file, layout)
-            self._half, self._waiting, self._actor = 0, False, b""
-            self._processes: list[subprocess.Popen[bytes]] = []
-            self._connections: list[Connection] = []
-            for setup in setups:
-                process, connection = _launch(file)
-                self._processes.append(process)
-                self._connections.append(connection)
-                self._send(connection, setup)
-        except OSError as error:
-            raise RunError(f"a worker could not be started: {error}") from error
-        finally:
-            os.close(file)
+            self._rollouts = map_rollouts(self._file, layout)
+            for setup in self._setups:
+                self._processes.append(WorkerProcess(setup, self._file))
+        except RunError:
+            self.close()
+            raise
 
     @property
     def pids(self) -> list[int]:
@@ -74,36 +84,41 @@ class Workers:
 
     def act_with(self, actor: Actor) -> None:
         """From the next order on. Raises UsageError where the actor cannot be sent."""
-        self._actor = packed_by_name("policy", actor)
+        self._actor, self._known = packed_by_name("policy", actor), [False] * len(self._shares)
 
     def start(self, order: Order) -> None:
-        """Begin with a rollout. Raises RunError where a worker is gone."""
-        self._half = 1 - self._half
-        task = pickle.dumps(Task(self._actor or None, order, self._half))
-        self._actor = b""
-        for connection in self._connections:
-            self._send(connection, task)
+        """Begin with a rollout. A worker that is gone is replaced in `finish`."""
+        self._half, self._order = 1 - self._half, order
+        if order.seed is not None:
+            self._seed, self._replaced = order.seed, [0] * len(self._shares)
+        for number in range(len(self._processes)):
+            self._give(number, order)
         self._waiting = True
 
     def finish(self) -> tuple[Rollout, bool]:
         """The rollout that was started, and whether a cost was reported in it; good until the next but one is started.
 
-        Raises what the first worker that failed raised, RunError where one is gone.
+        Raises what the first worker that failed raised, RunError past the faults that are borne with, or where the same
+        worker cannot be replaced.
         """
         assert self._waiting
         self._waiting = False
-        replies: dict[Any, Done | Failed] = {}
-        while len(replies) < len(self._connections):
-            for connection in wait([c for c in self._connections if c not in replies]):
-                try:
-                    replies[connection] = pickle.loads(connection.recv_bytes())  # type: ignore[union-attr]
-                except (EOFError, OSError) as error:
-                    raise self._gone(connection) from error
+        replies: dict[int, Done | Failed] = {}
+        for process in self._processes:
+            process.look()
+        while pending := [number for number in range(len(self._processes)) if number not in replies]:
+            connections = [self._processes[number].connection for number in pending]
+            ready = wait(connections, min(1.0, self._timeout / 4))
+            for number, connection in zip(pending, connections, strict=True):
+                if connection in ready:
+                    self._hear(number, replies)
+                elif (silent := self._processes[number].silent()) > self._allowed(number):
+                    self._replace(number, "hung", f"gave no sign of life for {silent:.1f} s")
         charged = False
-        for number, connection in enumerate(self._connections):
-            reply = replies[connection]
+        for number in range(len(self._processes)):
+            reply = replies[number]
             if isinstance(reply, Failed):
-                said = f"{self._name(number)}: {reply.error}\n\n{reply.trace}" if reply.trace else str(reply.error)
+                said = f"{self._name(number)} {reply.error}\n\n{reply.trace}" if reply.trace else str(reply.error)
                 raise type(reply.error)(said)
             charged |= reply.charged
         return self._rollouts[self._half], charged
@@ -115,34 +130,53 @@ class Workers:
 
     def close(self) -> None:
         """End the processes; may be called twice."""
-        for connection in self._connections:
-            connection.close()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         for process in self._processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-        self._connections, self._processes, self._waiting = [], [], False
+            process.connection.close()  # all at once, so that they end side by side
+        for process in self._processes:
+            process.close(deadline)
+        if self._file >= 0:
+            os.close(self._file)
+        self._processes, self._file, self._waiting = [], -1, False
 
-    def _send(self, connection: Connection, message: bytes) -> None:
+    def _give(self, number: int, order: Order) -> None:
+        task = Task(None if self._known[number] else self._actor, order, self._half)
+        self._processes[number].send(pickle.dumps(task))
+        self._known[number] = True
+
+    def _hear(self, number: int, replies: dict[int, Done | Failed]) -> None:
+        """What a worker has to say: a fault, or that it is done."""
         try:
-            connection.send_bytes(message)
-        except OSError as error:
-            raise self._gone(connection) from error
+            message = self._processes[number].receive()
+        except Gone:
+            self._replace(number, "died", self._processes[number].end())
+            return
+        if isinstance(message, Fault):
+            self.faults(message)
+        else:
+            replies[number], self._in_vain[number] = message, 0
 
-    def _gone(self, connection: Any) -> RunError:
-        number = self._connections.index(connection)
+    def _replace(self, number: int, kind: str, what: str) -> None:
+        """Another worker in its place, for the rollout that it has not finished."""
+        assert self._order is not None
         process = self._processes[number]
-        try:
-            code = process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            return RunError(f"{self._name(number)} does not answer any more")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return RunError(f"{self._name(number)} {how} while it collected: its environments are lost")
+        env, step = process.at
+        for message in process.kill():
+            if isinstance(message, Fault):
+                self.faults(message)
+        fault = Fault(env, step, kind, f"{self._name(number)} {what} {_where(env, step)}")
+        self.faults(fault)
+        self._replaced[number] += 1
+        self._in_vain[number] += 1
+        if self._in_vain[number] >= ATTEMPTS:
+            raise RunError(f"{fault.message}; so it went {ATTEMPTS} times in a row")
+        seed = np.random.SeedSequence((self._seed, number, self._replaced[number])).generate_state(1)[0] >> 1
+        self._processes[number], self._known[number] = WorkerProcess(self._setups[number], self._file), False
+        self._give(number, self._order._replace(seed=int(seed), lost=True))
+
+    def _allowed(self, number: int) -> float:
+        started = self._processes[number].at[1] >= 0
+        return self._timeout if started else max(self._timeout, START)
 
     def _name(self, number: int) -> str:
         groups = self._shares[number]
@@ -151,27 +185,15 @@ class Workers:
         return f"worker {number} of {len(self._shares)}, with {where},"
 
 
+def _where(env: int, step: int) -> str:
+    if step < 0:
+        return "before it called an environment"
+    return f"in {f'step {step}' if step else 'the reset'} of environment {env}"
+
+
 def possible() -> bool:
     """Whether this system and this interpreter can start workers."""
     return os.name == "posix" and bool(sys.executable)
-
-
-def _launch(file: int) -> tuple[subprocess.Popen[bytes], Connection]:
-    """A worker's process, and the connection to it.  file: the number of the shared memory's file."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        program = (
-            f"import sys; sys.path[:] = {sys.path!r}; from steepest.sampling.worker import main; "
-            f"main({theirs.fileno()}, {file})"
-        )
-        process = subprocess.Popen(
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", program],  # type: ignore[attr-defined]
-            stdin=subprocess.PIPE,
-            pass_fds=(theirs.fileno(), file),
-            env={**os.environ, **_ALONE},
-            start_new_session=True,  # a terminal's Ctrl-C is for the parent
-        )
-    return process, Connection(ours.detach())
 
 
 def packed(what: str, thing: Any) -> bytes:

@@ -44,8 +44,14 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
     """A fresh agent for the spaces.  policy: the user's own module, or None for the built-in one."""
     spec = None
     if policy is None:
-        log_std = config.policy.initial_log_std
-        spec = PolicySpec.for_spaces(observation, action, config.policy.hidden, 0.0 if log_std is None else log_std)
+        given = config.policy
+        log_std = 0.0 if given.initial_log_std is None else given.initial_log_std
+        networks = {
+            "head_gain": given.head_gain,
+            "activation": given.activation,
+            "initialisation": given.initialisation,
+        }
+        spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
         policy = spec.build(key)
     check_policy(policy, observation, action)
     statistics = config.sampling.normalise_observations and isinstance(observation, Box)
@@ -100,9 +106,10 @@ def example(observation: Space) -> np.ndarray:
 
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
+    layers: Any = {"activation": config.critic.activation, "initialisation": config.critic.initialisation}
     if isinstance(observation, Discrete):
-        return StateValue(observation.n, config.critic.hidden, key=key)
-    return MlpValue(math.prod(observation.shape), config.critic.hidden, key=key)
+        return StateValue(observation.n, config.critic.hidden, **layers, key=key)
+    return MlpValue(math.prod(observation.shape), config.critic.hidden, **layers, key=key)
 
 
 def build_fit(config: CriticConfig) -> CriticFit:

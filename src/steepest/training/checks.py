@@ -14,6 +14,7 @@ def check(config: TrainConfig) -> None:
     _at_least("steps", config.steps, 1)
     check_seed(config.seed)
     _at_least("checkpoint_every", config.checkpoint_every, 1)
+    _at_least("keep_checkpoints", config.keep_checkpoints, 1)
     _at_least("max_failures", config.max_failures, 1)
     if config.update.delta is not None:
         _positive("delta", config.update.delta)
@@ -41,12 +42,15 @@ def check(config: TrainConfig) -> None:
     for name in ("envs", "rollout", "group", "segment"):
         _at_least(name, getattr(config.sampling, name), 1)
     _at_least("workers", config.sampling.workers, 0)
+    _at_least("faults", config.sampling.faults, 0)
+    _positive("timeout", config.sampling.timeout)
     _check_vine(config)
     _check_constraint(config)
     if config.update.entropy and config.sampling.scheme == "vine":
         raise UsageError("entropy is added to the rewards of a single path: leave --scheme at single-path")
     if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
+    _positive("head_gain", config.policy.head_gain)
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
         if any(n < 1 for n in hidden):
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")

@@ -39,6 +39,7 @@ def _record(run: Run) -> dict[str, Any]:
         "wall_seconds": run.wall_seconds,
         "return_mean": float(run.evaluation.mean()) if len(run.evaluation) else None,
         "ended": run.ended,
+        "faults": run.faults,
     }
 
 
@@ -62,6 +63,8 @@ def _rows(runs: Sequence[Run]) -> dict[str, str]:
         "seconds": f"{seconds:.1f} ({steps / max(seconds, 1e-9):,.0f} steps/s), {wall:.1f} "
         "with start-up and evaluation",
     }
+    if faults := sum(run.faults for run in runs):
+        rows["faults"] = f"{faults:,} of environments: faults.jsonl says which"
     if len(runs) > 1:
         each = [f"{run.evaluation.mean():.2f}" if len(run.evaluation) else "–" for run in runs]
         del rows["run"]

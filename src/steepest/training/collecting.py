@@ -3,15 +3,13 @@
     single path    T steps of B environments
     vine           the same, the trunk, and branches from some of its states; every simulated step counts
 
-Either is a way to `Collect`. When that is done is the `Gather`'s business: when it is asked for, or at once in a thread
-of its own, while the critic is fitted to the last rollout. Both give the same numbers.
+Either is a way to `Collect`. When that is done is the business of `gathering.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,124 +18,21 @@ from jaxtyping import PRNGKeyArray
 from steepest.agent import compile_actor, finite, host_actor, normalise
 from steepest.batch import Rollout
 from steepest.distributions import Policy
+from steepest.errors import RunError
 from steepest.normaliser import Scaling
 from steepest.parameters import merge, split
-from steepest.sampling.actor import Actor
-from steepest.sampling.episodes import Episode, Running, account
+from steepest.sampling.actor import Actor, Stoppable
+from steepest.sampling.episodes import Running, account
+from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order
 from steepest.sampling.rollout import Collector, empty
-from steepest.sampling.vine import Branches, Vine
+from steepest.sampling.vine import Vine
 from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
+from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
+from steepest.worlds.faults import Fault
 from steepest.worlds.settable import settable
 from steepest.worlds.world import World
-
-
-class Gathered(NamedTuple):
-    """rollout: the single path, or the trunk.  episodes: that ended in it.  branches: of a vine.  branch_steps: what
-    they cost, in simulator steps."""
-
-    rollout: Rollout
-    episodes: list[Episode]
-    branches: Branches | None
-    branch_steps: int
-
-    @property
-    def steps(self) -> int:
-        """Simulator steps in all, without ghost rows."""
-        return int(self.rollout.valid.sum()) + self.branch_steps
-
-
-class Collect(Protocol):
-    """Collects the data of one update from a world that it knows."""
-
-    def reset(self, seed: int) -> None:
-        """All episodes afresh."""
-        ...
-
-    def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
-        """params: θ.  acted: the observation statistics.  key: of everything random but the environments' own."""
-        ...
-
-
-class Gather(Protocol):
-    """Data for update after update: `start`, do something else, `finish`."""
-
-    def reset(self, seed: int) -> None:
-        """All episodes afresh; what was started is forgotten."""
-        ...
-
-    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
-        """Collect under these parameters and statistics, now or later."""
-        ...
-
-    def finish(self) -> Gathered:
-        """What was started, once it is done. Raises what collecting raised."""
-        ...
-
-    def close(self) -> None:
-        """Wait for what is under way and forget it; may be called twice."""
-        ...
-
-
-class WhenAsked:
-    """Collects in `finish`, on the caller's thread: for environments that belong to the user."""
-
-    def __init__(self, collect: Collect):
-        self._collect, self._given = collect, None
-
-    def reset(self, seed: int) -> None:
-        """See `Gather`."""
-        self._given = None
-        self._collect.reset(seed)
-
-    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
-        """See `Gather`."""
-        self._given = params, acted, key
-
-    def finish(self) -> Gathered:
-        """See `Gather`."""
-        assert self._given is not None
-        given, self._given = self._given, None
-        return self._collect(*given)
-
-    def close(self) -> None:
-        """See `Gather`."""
-        self._given = None
-
-
-class AtOnce:
-    """Collects in a thread of its own from `start` on."""
-
-    def __init__(self, collect: Collect):
-        self._collect = collect
-        self._thread = ThreadPoolExecutor(1, "collect")
-        self._pending: Future[Gathered] | None = None
-
-    def reset(self, seed: int) -> None:
-        """See `Gather`."""
-        self._forget()
-        self._collect.reset(seed)
-
-    def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
-        """See `Gather`."""
-        self._pending = self._thread.submit(self._collect, params, acted, key)
-
-    def finish(self) -> Gathered:
-        """See `Gather`."""
-        assert self._pending is not None
-        pending, self._pending = self._pending, None
-        return pending.result()
-
-    def close(self) -> None:
-        """See `Gather`."""
-        self._forget()
-        self._thread.shutdown()
-
-    def _forget(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            wait([pending])
 
 
 class Account:
@@ -161,20 +56,22 @@ class Account:
         seed, self._seed = self._seed, None
         return Order(self._actor.export(params, acted), entropy, seed)
 
-    def gathered(self, rollout: Rollout, charged: bool) -> Gathered:
+    def gathered(self, rollout: Rollout, charged: bool, faults: list[Fault]) -> Gathered:
         """With the episodes that ended.  charged: a cost was reported."""
         rollout = rollout if charged else rollout._replace(cost=None)
         episodes, self._running = account(rollout, self._running)
-        return Gathered(rollout, episodes, None, 0)
+        return Gathered(rollout, episodes, None, 0, faults)
 
 
 class SinglePath:
     """worlds: to collect in, one for each group.  size, envs: as of `Groups`.  policy: of whose structure every θ is.
-    steps: T."""
+    steps: T.  faults: how many of the worlds' are borne with, where they can be."""
 
-    def __init__(self, worlds: Sequence[World], size: int, envs: int, policy: Policy, steps: int):
-        actor = host_actor(policy, size)
-        self._groups, self._account = Groups(dict(enumerate(worlds)), size, envs, actor), Account(actor, envs)
+    def __init__(self, worlds: Sequence[World], size: int, envs: int, policy: Policy, steps: int, faults: int):
+        self._actor = actor = Stoppable(host_actor(policy, size))
+        self._faults = FaultTally(faults)
+        self._groups = Groups(dict(enumerate(worlds)), size, envs, actor, self._faults)
+        self._account = Account(actor, envs)
         observation, action = worlds[0].observation_space, worlds[0].action_space
         self._form = steps, envs, describe(observation, "observation"), describe(action, "action")
 
@@ -186,7 +83,11 @@ class SinglePath:
         """See `Collect`."""
         rollout = empty(*self._form)
         charged = self._groups.collect(self._account.order(params, acted, key), rollout)
-        return self._account.gathered(rollout, charged)
+        return self._account.gathered(rollout, charged, self._faults.take())
+
+    def stop(self) -> None:
+        """See `Collect`."""
+        self._actor.stop()
 
 
 class VinePath:
@@ -200,10 +101,15 @@ class VinePath:
         self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
         self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
+        self._stopped = False
 
     def reset(self, seed: int) -> None:
         """See `Collect`."""
         self._collector.reset(seed)
+
+    def stop(self) -> None:
+        """See `Collect`."""
+        self._stopped = True
 
     def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
         """See `Collect`."""
@@ -212,6 +118,7 @@ class VinePath:
         rng = np.random.default_rng(np.asarray(jax.random.key_data(host)))
 
         def act(obs: np.ndarray, t: int) -> np.ndarray:
+            self._go_on()
             return self._act(params, acted, obs, along, t)
 
         trunk = vine.trunk(world, self._collector, act, self._steps, rng)
@@ -222,11 +129,16 @@ class VinePath:
             first = np.tile(np.arange(self._every, dtype=np.int32), (vine.states, 1))
 
         def follow(obs: np.ndarray, seeds: np.ndarray, t: int) -> np.ndarray:
+            self._go_on()
             return finite(np.asarray(self._follow(params, acted, obs, onward, seeds, np.int32(t))))
 
         seeds = rng.integers(2**32, size=vine.states, dtype=np.uint32)
         branches, steps = vine.branches(world, trunk, first, follow, seeds, exhaustive=self._every is not None)
-        return Gathered(trunk.rollout, trunk.episodes, branches, steps)
+        return Gathered(trunk.rollout, trunk.episodes, branches, steps, [])
+
+    def _go_on(self) -> None:
+        if self._stopped:
+            raise RunError("collecting was stopped")
 
 
 def _compile(policy: Policy, width: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -267,7 +179,8 @@ def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy) 
     assert steps is not None
     assert gamma is not None
     if config.sampling.scheme == "single-path":
-        return SinglePath(worlds, worlds[0].envs, sum(world.envs for world in worlds), policy, steps)
+        envs = sum(world.envs for world in worlds)
+        return SinglePath(worlds, worlds[0].envs, envs, policy, steps, config.sampling.faults)
     states, width, length = config.vine.states, config.vine.actions, config.vine.length
     assert states is not None
     assert width is not None

@@ -72,6 +72,12 @@ class SamplingConfig:
     workers: int | None = None
     """Processes that step the environments, each whole groups of them; 0: this one alone. The results do not depend on
     it. Default: one for each core, as far as groups go, if simulating the run takes one core 5 seconds or more."""
+    faults: int = 100
+    """Stop with a diagnosis after more faults of environments than this, since the start or the resumption. Until then
+    one that raises, or returns what is not finite or of another form, is made anew; with workers also one that hangs
+    or ends its process."""
+    timeout: float = 60.0
+    """Seconds that one step or reset of an environment may take in a worker: then the worker is replaced."""
     gamma: float | None = None
     """γ: discount, in [0, 1]."""
     gae_lambda: float | None = None
@@ -115,7 +121,13 @@ class PolicyConfig:
     """The policy network."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer, tanh."""
+    """Units of each hidden layer."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Between the layers."""
+    initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
+    """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
+    head_gain: float = 0.01
+    """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action."""
 
@@ -125,7 +137,11 @@ class CriticConfig:
     """The value function and its fit."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer, tanh."""
+    """Units of each hidden layer."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Between the layers."""
+    initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
+    """Of the layers, as of the policy's."""
     fit: Literal["adam", "gauss-newton"] = "adam"
     """How it is fitted: Adam on minibatches, or the natural gradient of least squares in a trust region."""
     learning_rate: float = 1e-3
@@ -177,6 +193,8 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_every: int | None = None
     """Iterations between checkpoints. Default: 10, in functional worlds 100."""
+    keep_checkpoints: int = 3
+    """How many of them are kept, the last ones, beside the best."""
     stop_at_return: float | None = None
     """Stop once an evaluation's mean return reaches this."""
     max_failures: int = 20

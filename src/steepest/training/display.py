@@ -38,6 +38,10 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._console.print(escape(line), highlight=False, soft_wrap=True)
+
     def iteration(self, steps: int, row: dict[str, Any]) -> None:
         """Show one iteration."""
         now = time.monotonic()

@@ -7,6 +7,7 @@ The loop decides what happens between (evaluation, logs, checkpoints, the end) a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,17 +16,20 @@ import numpy as np
 from steepest.sampling.rollout import Episode
 from steepest.training.learner import IterationInfo
 from steepest.training.persistence import Progress, Snapshot
+from steepest.worlds.faults import Fault
 
 ACT, FIT, RESET, EVALUATE = range(4)
 """Purposes of randomness."""
 
 
 class Row(NamedTuple):
-    """One iteration.  progress: after it.  metrics: of it, without what the loop adds.  episodes: that ended in it."""
+    """One iteration.  progress: after it.  metrics: of it, without what the loop adds.  episodes: that ended in it.
+    faults: of environments, in it."""
 
     progress: Progress
     metrics: dict[str, Any]
     episodes: list[Episode]
+    faults: Sequence[Fault] = ()
 
 
 class Advanced(NamedTuple):

@@ -5,6 +5,7 @@ Each of B environments plays a fixed number of episodes: the first that end are 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from steepest.agent import Agent, compile_actor
 from steepest.errors import UsageError
 from steepest.parameters import split
+from steepest.sampling.groups import bear_faults
+from steepest.sampling.rollout import Act
 from steepest.spaces import Box, Discrete, describe
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
 from steepest.worlds import is_made, make_world
+from steepest.worlds.faults import Irreparable, Report
 from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
 
@@ -59,10 +63,12 @@ def play(
     seed: int,
     deterministic: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    report: Report | None = None,
 ) -> NDArray[np.float64]:
     """`evaluate` in a world that is there already; it is reset, and left in the middle of episodes.
 
     stop: asked at every step; once it is true the episodes that have ended are returned, fewer than asked for.
+    report: takes the faults of environments, whose episodes are left out. None: the first one raises RunError.
     """
     check_seed(seed)
     _fits(agent, world)
@@ -73,17 +79,34 @@ def play(
     finished: list[list[float]] = [[] for _ in quota]
     act, (params, _) = compile_actor(agent.policy), split(agent.policy)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
-    key, step, running = jax.random.key(seed), 0, np.zeros(world.envs)
+    key = jax.random.key(seed)
+
+    def actions(obs: np.ndarray, step: int) -> Any:
+        return act(params, scaling, obs, key, step, deterministic)
+
+    if report is not None:
+        bear_faults(world, report)
+    with contextlib.suppress(Irreparable):  # the episodes that have ended are what there is
+        _play_on_the_host(actions, world, quota, finished, seed, stop)
+    return np.array([value for done in finished for value in done])
+
+
+def _play_on_the_host(
+    actions: Act, world: World, quota: NDArray[Any], finished: list[list[float]], seed: int, stop: Callable[[], bool]
+) -> None:
+    """Append the returns of each environment until it has its number, from which those lost to faults are taken."""
+    step, running = 0, np.zeros(world.envs)
     world.reset(seed)
     while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and not stop():
-        transition = world.step(act(params, scaling, world.obs, key, step, deterministic))
+        transition = world.step(actions(world.obs, step))
         running += np.where(transition.valid, transition.reward, 0.0)
-        for b in np.flatnonzero(transition.valid & (transition.terminated | transition.truncated)):
-            if len(finished[b]) < quota[b]:
+        for b in np.flatnonzero(transition.terminated | transition.truncated):
+            if not transition.valid[b]:
+                quota[b] -= 1
+            elif len(finished[b]) < quota[b]:
                 finished[b].append(float(running[b]))
             running[b] = 0.0
         step += 1
-    return np.array([value for done in finished for value in done])
 
 
 def _fits(agent: Agent, world: World) -> None:

@@ -10,7 +10,8 @@ from steepest.agent import host_actor
 from steepest.distributions import Policy
 from steepest.normaliser import Scaling
 from steepest.sampling.workers import Workers
-from steepest.training.collecting import Account, Gathered
+from steepest.training.collecting import Account
+from steepest.training.gathering import Gathered
 
 
 class FromWorkers:
@@ -36,7 +37,8 @@ class FromWorkers:
 
     def finish(self) -> Gathered:
         """See `Gather`. The rollout is good until the next but one is started."""
-        return self._account.gathered(*self._workers.finish())
+        rollout, charged = self._workers.finish()
+        return self._account.gathered(rollout, charged, self._workers.faults.take())
 
     def close(self) -> None:
         """See `Gather`."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from steepest.geometry import Reason
 from steepest.parameters import split
-from steepest.training.collecting import Gather
 from steepest.training.config import TrainConfig
 from steepest.training.engine import ACT, FIT, RESET, Advanced, Row, key_of, seed_of
+from steepest.training.gathering import Gather
 from steepest.training.learner import IterationInfo, Learner
-from steepest.training.metrics import of_iteration
+from steepest.training.metrics import of_faults, of_iteration
 from steepest.training.persistence import Snapshot
 
 
@@ -66,6 +66,7 @@ class HostEngine:
             steps=progress.steps + gathered.steps,
             episodes=progress.episodes + len(episodes),
             failures=progress.failures + int(Reason(int(step.reason)).failed),
+            faults=progress.faults + len(gathered.faults),
         )
         if progress.steps < config.steps:
             self._start(Snapshot(agent, state, scale, progress, costs))
@@ -79,10 +80,12 @@ class HostEngine:
             "reward_scale": float(reward_scale),
             "branch_steps": gathered.branch_steps,
             **({} if costs is None else {"cost/now": costs.cost, "cost/limit": costs.limit}),
+            **of_faults(gathered.faults),
             "time/collect": collected - start,
             "time/learn": learnt - collected,
         }
-        return Advanced(Snapshot(agent, state, scale, progress, costs), [Row(progress, metrics, episodes)], info)
+        row = Row(progress, metrics, episodes, gathered.faults)
+        return Advanced(Snapshot(agent, state, scale, progress, costs), [row], info)
 
     def close(self) -> None:
         """See `Engine`."""

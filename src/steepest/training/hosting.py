@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from steepest.errors import RunError, UsageError
+from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
@@ -170,4 +171,5 @@ def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None
     assert sampling.group is not None
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
     arrays = layout(sampling.rollout, sampling.envs, observation, action)
-    return Workers(sampling.workers, remake(env), sampling.group, sampling.envs, arrays)
+    faults, timeout = FaultTally(sampling.faults), sampling.timeout
+    return Workers(sampling.workers, remake(env), sampling.group, sampling.envs, arrays, faults, timeout)

@@ -24,6 +24,7 @@ from steepest.training.metrics import in_words, of_evaluation
 from steepest.training.persistence import Snapshot
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
+from steepest.worlds.faults import Fault
 from steepest.worlds.world import World
 
 
@@ -71,7 +72,7 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint that a resumed run goes on from."""
-        self.recorder.checkpoint("last", self.snapshot)
+        self.recorder.checkpoint(self.snapshot)
         self.saved = self.snapshot.progress.iteration
 
     def take(self, advanced: Advanced) -> None:
@@ -92,12 +93,13 @@ class Loop:
         """Evaluate and log. Replaces the snapshot, and returns the reasons to stop."""
         self.snapshot = advanced.snapshot
         evaluated = self._evaluate()
+        known = evaluated if evaluated is not None and len(evaluated) else None
         reasons: list[str] = []
         for row in advanced.rows:
             last = row is advanced.rows[-1]
             metrics = self._log(row, evaluated if last else None)
             event = IterationEvent(
-                row.progress.iteration, row.progress.steps, metrics, evaluated if last else None, self.snapshot.agent
+                row.progress.iteration, row.progress.steps, metrics, known if last else None, self.snapshot.agent
             )
             reasons += [str(reason) for callback in self.callbacks if (reason := callback(event))]
         if evaluated is not None and self.disturbed is not None:
@@ -119,28 +121,45 @@ class Loop:
             "iteration": progress.iteration,
             "episodes": progress.episodes,
             "failures": progress.failures,
+            "faults": (progress if evaluated is None else self.snapshot.progress).faults,
             "time/total": progress.seconds,
             "time/steps_per_second": (progress.steps - recorder.start) / elapsed,
         }
         recorder.iteration(progress.steps, metrics, row.episodes)
+        recorder.faults(progress, row.faults, "training")
         return metrics
 
     def _evaluate(self) -> NDArray[np.float64] | None:
-        """Evaluate where the last multiple of `every` steps has been passed, and keep the best agent."""
+        """Evaluate where the last multiple of `every` steps has been passed, and keep the best agent.
+
+        Episodes in which an environment broke are left out, be it all of them.
+        """
         config, progress = self.config.evaluation, self.snapshot.progress
         if not config.every or progress.steps // config.every <= progress.evaluated_at // config.every:
             return None
         seed = seed_of(self.config.seed, EVALUATE, progress.iteration)
-        stop = self.interruption.is_set
-        returns = play(self.snapshot.agent, self.evaluation, config.episodes, seed, stop=stop)
-        if len(returns) < config.episodes:
+        returns = self.play(config.episodes, seed)
+        if self.interruption.is_set() and len(returns) < config.episodes:
             return None
-        mean = float(returns.mean())
-        best = progress.best is None or mean >= progress.best
+        progress = self.snapshot.progress
+        mean = float(returns.mean()) if len(returns) else math.nan
+        best = mean >= (-math.inf if progress.best is None else progress.best)  # NaN is not
         progress = progress._replace(evaluated_at=progress.steps, best=mean if best else progress.best)
         self.snapshot = self.snapshot._replace(progress=progress)
         if best:
-            self.recorder.checkpoint("best", self.snapshot)
+            self.recorder.best(self.snapshot)
+        return returns
+
+    def play(self, episodes: int, seed: int) -> NDArray[np.float64]:
+        """The returns of so many episodes at most, whose faults are counted and written down."""
+        faults: list[Fault] = []
+        report = faults.append if self.config.sampling.faults else None
+        agent, stop = self.snapshot.agent, self.interruption.is_set
+        returns = play(agent, self.evaluation, episodes, seed, stop=stop, report=report)
+        progress = self.snapshot.progress
+        progress = progress._replace(faults=progress.faults + len(faults))
+        self.recorder.faults(progress, faults, "evaluation")
+        self.snapshot = self.snapshot._replace(progress=progress)
         return returns
 
     def _diagnosis(self, advanced: Advanced) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.sampling.rollout import Episode
 from steepest.training.learner import IterationInfo
+from steepest.worlds.faults import KINDS, Fault
 
 
 def of_iteration(info: IterationInfo, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -34,8 +36,16 @@ def of_iteration(info: IterationInfo, episodes: Sequence[Episode]) -> dict[str, 
     return row
 
 
+def of_faults(faults: Sequence[Fault]) -> dict[str, int]:
+    """How many there were of each kind; of no others."""
+    counts = Counter(fault.kind for fault in faults)
+    return {f"faults/{kind}": counts[kind] for kind in KINDS if counts[kind]}
+
+
 def of_evaluation(returns: NDArray[np.float64]) -> dict[str, float]:
-    """Of an evaluation's returns [episodes]."""
+    """Of an evaluation's returns [episodes], NaN where no episode ended well."""
+    if not len(returns):
+        return dict.fromkeys(("evaluation/mean", "evaluation/std", "evaluation/min"), math.nan)
     return {
         "evaluation/mean": float(returns.mean()),
         "evaluation/std": float(returns.std()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,24 +20,28 @@ from steepest.errors import RunError, UsageError
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder
+from steepest.runs import checkpoint as checkpoint_file
 from steepest.runs.checkpoint import flatten, restore
-from steepest.sampling.cost_meter import CostMeter, Sums
+from steepest.runs.meta import versions
+from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
-from steepest.spaces import from_record, to_record
+from steepest.spaces import to_record
+from steepest.training.config import TrainConfig
 from steepest.training.learner import LearnerState
+from steepest.training.recorded import (
+    Progress,
+    costs_of,
+    logs_of,
+    normaliser_of,
+    objects_of,
+    progress_of,
+    space_of,
+    spec_of,
+)
+from steepest.training.settings import from_record as from_config_record
+from steepest.training.settings import to_record as config_record
 
-
-class Progress(NamedTuple):
-    """Counters of a run. failures: updates in all that kept θ because something went wrong."""
-
-    iteration: int = 0
-    steps: int = 0
-    episodes: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    resumed: int = 0
-    evaluated_at: int = 0
-    best: float | None = None
+Arrays = dict[str, np.ndarray]
 
 
 class Snapshot(NamedTuple):
@@ -48,11 +54,10 @@ class Snapshot(NamedTuple):
     costs: CostMeter | None = None
 
 
-def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int], objects: Sequence[str] = ()) -> None:
-    """Write a checkpoint, atomically.
+def contents(snapshot: Snapshot, logs: dict[str, int], origin: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """(arrays, info) of a checkpoint.
 
-    logs: the byte offsets of the run's logs at this moment.  objects: which of "env" and "algorithm" were given as
-    objects, which no file can bring back.
+    logs: the byte offsets of the run's logs at this moment.  origin: of `origin_of`.
     """
     agent, scale = snapshot.agent, snapshot.reward_scale
     arrays = flatten(snapshot.learner, "learner")
@@ -71,48 +76,81 @@ def save(folder: RunFolder, name: str, snapshot: Snapshot, logs: dict[str, int],
         if snapshot.costs is None
         else [list(sums) for sums in (snapshot.costs.all, *snapshot.costs.window)],
         "logs": logs,
-        "objects": list(objects),
+        **origin,
     }
-    folder.save_checkpoint(name, arrays, info)
+    return arrays, info
+
+
+def origin_of(config: TrainConfig, objects: Sequence[str]) -> dict[str, Any]:
+    """What all checkpoints of a run have in common: its configuration, and what it was made by.
+
+    objects: which of "env" and "algorithm" were given as objects, which no file can bring back.
+    """
+    return {"config": config_record(config), "versions": versions(), "objects": list(objects)}
 
 
 def load(path: str | Path, *, policy: Any = None, checkpoint: str = "last") -> Agent:
-    """The agent of a run folder. Nothing in the folder is executed, and no module is imported on its word.
+    """The agent of a run folder, or of a checkpoint file. Nothing in it is executed, no module imported on its word.
 
     policy: a template of the same structure, where the run trained a module of your own.
-    checkpoint: "last", or "best" by the evaluations during training.
+    checkpoint: of a run folder: "last", or "best" by the evaluations during training.
 
-    Raises UsageError if `path` is no run folder or lacks the checkpoint, RunError if it is damaged.
+    Raises UsageError if `path` is neither or lacks the checkpoint, RunError if it is damaged; in place of a damaged
+    "last" the one before it is taken, with a warning.
     """
-    folder = RunFolder.open(path)
-    arrays, info = folder.load_checkpoint(checkpoint)
+    arrays, info = read(path, checkpoint)
     return restore_agent(arrays, info, policy)
+
+
+def read(path: str | Path, checkpoint: str = "last") -> tuple[Arrays, dict[str, Any]]:
+    """(arrays, info) of a run folder's checkpoint, or of a checkpoint file. Raises as `load`."""
+    if not Path(path).is_file():
+        arrays, info = RunFolder.open(path).load_checkpoint(checkpoint)
+    elif checkpoint == "last":
+        arrays, info = checkpoint_file.load(Path(path).resolve())
+    else:
+        raise UsageError(f"{path} is one checkpoint, and has no {checkpoint!r} in it: give the run folder")
+    for part in (progress_of, logs_of):  # nobody asks for these here, but what is false in a part is not believed
+        part(info)
+    return arrays, info
+
+
+def read_config(path: str | Path, info: dict[str, Any]) -> TrainConfig:
+    """The configuration of the run folder or checkpoint file that `read` gave `info` of."""
+    record = info.get("config") if Path(path).is_file() else RunFolder.open(path).read_config()
+    if record is None:
+        raise UsageError(f"{path} is of format 1, which knows no configuration: give the run folder")
+    return from_config_record(record)
+
+
+def best_return(folder: RunFolder) -> float | None:
+    """The mean return of the checkpoint "best"; None where there is none, and with a warning where it is damaged."""
+    if not os.path.lexists(folder.checkpoint_path("best")):
+        return None
+    try:
+        return progress_of(folder.load_checkpoint("best")[1]).best
+    except RunError as error:
+        warnings.warn(f"{error}; the best so far is lost, and the next evaluation is the best", stacklevel=2)
+        return None
 
 
 def needs(info: dict[str, Any], name: str, given: Any, call: str) -> None:
     """Raise UsageError where a run was given an object that a file cannot bring back, and it is not given again."""
-    if given is None and name in info.get("objects", ()):
+    if given is None and name in objects_of(info):
         raise UsageError(f"this run was given its {name} as an object, which no file holds: give it again, {call}")
 
 
-def restore_agent(arrays: dict[str, np.ndarray], info: dict[str, Any], policy: Any = None) -> Agent:
+def restore_agent(arrays: Arrays, info: dict[str, Any], policy: Any = None) -> Agent:
     """The agent in a checkpoint."""
-    spec = None
-    if info.get("policy") is not None:
-        spec = PolicySpec.from_record(info["policy"])
+    spec = spec_of(info, arrays)
     if policy is None:
         if spec is None:
             raise UsageError("this run trained a policy of your own: load it with st.load(path, policy=template)")
         policy = _template(spec)
     policy = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array(x) else x, policy)  # as training takes it
     policy = restore(policy, arrays, "learner.policy")
-    return Agent(
-        policy,
-        from_record(_field(info, "observation")),
-        from_record(_field(info, "action")),
-        _normaliser(arrays, "normaliser"),
-        spec,
-    )
+    observation, action = space_of(info, "observation"), space_of(info, "action")
+    return Agent(policy, observation, action, normaliser_of(arrays, "normaliser", observation.shape), spec)
 
 
 def _template(spec: PolicySpec) -> Any:
@@ -124,35 +162,28 @@ def _template(spec: PolicySpec) -> Any:
 
 
 def restore_learner(
-    template: LearnerState, arrays: dict[str, np.ndarray], info: dict[str, Any], envs: int
+    template: LearnerState, arrays: Arrays, info: dict[str, Any], envs: int
 ) -> tuple[LearnerState, RewardScale | None, Progress]:
     """What a resumed run goes on from. The episodes under way are lost: the running discounted sums start at 0."""
     learner = restore(template, arrays, "learner")
-    statistics = _normaliser(arrays, "reward_scale")
+    statistics = normaliser_of(arrays, "reward_scale", ())
     scale = None if statistics is None else RewardScale(statistics, np.zeros(envs))
-    try:
-        progress = Progress(**_field(info, "progress"))
-    except TypeError as error:
-        raise RunError(f"the checkpoint's counters are damaged: {error}") from error
-    return learner, scale, progress
+    return learner, scale, progress_of(info)
 
 
-def restore_costs(template: CostMeter | None, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> CostMeter | None:
+def restore_costs(template: CostMeter | None, arrays: Arrays, info: dict[str, Any]) -> CostMeter | None:
     """What the costs of a resumed run are measured from."""
-    statistics = _normaliser(arrays, "cost_scale")
+    statistics = normaliser_of(arrays, "cost_scale", ())
     if template is None or statistics is None:
         return template
     scale = RewardScale(statistics, np.zeros(template.envs))
-    try:
-        every, *window = (Sums(float(cost), int(steps), int(count)) for cost, steps, count in _field(info, "costs"))
-    except (TypeError, ValueError) as error:
-        raise RunError(f"the checkpoint's costs are damaged: {error}") from error
+    every, *window = costs_of(info)
     return dataclasses.replace(template, scale=scale, all=every, window=tuple(window))
 
 
-def restore_critic(template: Critic, arrays: dict[str, np.ndarray]) -> tuple[Critic, np.float32]:
+def restore_critic(template: Critic, arrays: Arrays) -> tuple[Critic, np.float32]:
     """The critic in a checkpoint, and what the rewards that it is fitted to were divided by."""
-    statistics = _normaliser(arrays, "reward_scale")
+    statistics = normaliser_of(arrays, "reward_scale", ())
     scale = np.float32(1.0) if statistics is None else RewardScale(statistics, np.zeros(1)).value
     return restore(template, arrays, "learner.critic"), scale
 
@@ -163,15 +194,3 @@ def _normaliser_arrays(normaliser: Normaliser, prefix: str) -> dict[str, np.ndar
         f"{prefix}.mean": np.asarray(normaliser.mean),
         f"{prefix}.m2": np.asarray(normaliser.m2),
     }
-
-
-def _normaliser(arrays: dict[str, np.ndarray], prefix: str) -> Normaliser | None:
-    if f"{prefix}.count" not in arrays:
-        return None
-    return Normaliser(float(arrays[f"{prefix}.count"]), arrays[f"{prefix}.mean"], arrays[f"{prefix}.m2"])
-
-
-def _field(info: dict[str, Any], name: str) -> Any:
-    if name not in info:
-        raise RunError(f"the checkpoint is damaged: it has no {name!r}")
-    return info[name]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from steepest.runs import JsonLines, RunFolder, TensorBoard
+from steepest.runs import Found, JsonLines, RunFolder, TensorBoard, set_aside
 from steepest.sampling.rollout import Episode
 from steepest.training import persistence
-from steepest.training.persistence import Progress, Snapshot
+from steepest.training.persistence import Snapshot
+from steepest.training.recorded import Progress, logs_of
+from steepest.worlds.faults import Fault
+
+_SAID = 5
+"""Faults that are shown while a run goes on."""
 
 
 class Display(Protocol):
@@ -18,13 +24,17 @@ class Display(Protocol):
         """Show where the run stands."""
         ...
 
+    def say(self, line: str) -> None:
+        """Show something that does not happen in every iteration."""
+        ...
+
 
 class Recorder:
     """The run folder's logs, open.
 
     start, start_seconds: environment steps and seconds of the run when this process took it up.
-    logs: {"metrics": offset, "episodes": offset} to cut the logs at, when a run is resumed from a checkpoint.
-    objects: as in `persistence.save`.
+    keep: checkpoints that are kept, the last ones.  origin: of `persistence.origin_of`.
+    found: the checkpoint that a resumed run goes on from: the logs are cut to what they were then.
     """
 
     def __init__(
@@ -34,16 +44,22 @@ class Recorder:
         *,
         tensorboard: bool,
         display: Display | None,
-        logs: dict[str, int] | None = None,
-        objects: Sequence[str] = (),
+        keep: int,
+        origin: dict[str, Any],
+        found: Found | None = None,
     ):
         self.folder, self.start, self.start_seconds = folder, progress.steps, progress.seconds
-        self._display, self._objects = display, objects
+        self._display, self._keep, self._origin = display, keep, origin
+        self._returns: list[float | None] = []
         self._metrics, self._episodes = JsonLines(folder.metrics_path), JsonLines(folder.episodes_path)
-        if logs is not None:
+        self._faults, self._said = JsonLines(folder.faults_path), 0
+        if found is not None:
+            logs = logs_of(found.info)
             self._metrics.truncate(logs["metrics"])
             self._episodes.truncate(logs["episodes"])
-        purge = progress.steps + 1 if logs is not None else None
+            self._faults.truncate(logs["faults"])
+            self._pass_over(found)
+        purge = progress.steps + 1 if found is not None else None
         self._tensorboard = TensorBoard(folder.path / "tensorboard", purge) if tensorboard else None
 
     def iteration(self, steps: int, row: dict[str, Any], episodes: Sequence[Episode]) -> None:
@@ -55,16 +71,61 @@ class Recorder:
         if self._display is not None:
             self._display.iteration(steps, row)
 
-    def checkpoint(self, name: str, snapshot: Snapshot) -> None:
-        """Save a checkpoint that knows how long the logs are."""
-        logs = {"metrics": self._metrics.offset(), "episodes": self._episodes.offset()}
-        persistence.save(self.folder, name, snapshot, logs, self._objects)
+    def faults(self, progress: Progress, faults: Sequence[Fault], during: str) -> None:
+        """Log faults of environments, and show the first.  progress: after the iteration.  during: what they were."""
+        where = {"iteration": progress.iteration, "during": during}
+        self._faults.extend((progress.steps, {**where, **_fault(fault)}) for fault in faults)
+        for fault in faults[: max(0, _SAID - self._said)]:
+            self._said += 1
+            if self._display is not None:
+                more = "; the others are in faults.jsonl" if self._said == _SAID else ""
+                self._display.say(f"fault: {fault}{more}")
+
+    def event(self, what: str, **details: Any) -> None:
+        """Add a line to events.jsonl, which no resumed run cuts: what went wrong and was got over."""
+        log = JsonLines(self.folder.events_path)
+        try:
+            log.write(self.start, {"event": what, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details})
+        finally:
+            log.close()
+
+    def _pass_over(self, found: Found) -> None:
+        """Put the damaged checkpoints that were found before a whole one out of the way, and say so."""
+        set_aside(found.damaged)
+        for path, why in found.damaged.items():
+            self.event("damaged checkpoint", file=path.name, why=why, used=found.path.name)
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        """Save the checkpoint that a resumed run goes on from. It knows how long the logs are."""
+        arrays, info = self._contents(snapshot)
+        self.folder.save_last(arrays, info, steps=snapshot.progress.steps, keep=self._keep)
+
+    def best(self, snapshot: Snapshot) -> None:
+        """Save the best agent, unless a better one is there: of a run that was taken up before it."""
+        mean = snapshot.progress.best
+        if not self._returns:
+            self._returns = [persistence.best_return(self.folder)]
+        there = self._returns[0]
+        if mean is not None and (there is None or mean >= there):
+            self.folder.save_checkpoint("best", *self._contents(snapshot))
+            self._returns = [mean]
+
+    def _contents(self, snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, Any]]:
+        files = {"metrics": self._metrics, "episodes": self._episodes, "faults": self._faults}
+        logs = {name: log.offset() for name, log in files.items()}
+        return persistence.contents(snapshot, logs, self._origin)
 
     def close(self) -> None:
         """Close every log."""
-        for sink in (self._metrics, self._episodes, self._tensorboard):
+        for sink in (self._metrics, self._episodes, self._faults, self._tensorboard):
             if sink is not None:
                 sink.close()
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    """A line of faults.jsonl; "step" is the run's."""
+    entry = {"env": fault.env, "env_step": fault.step, "kind": fault.kind, "message": fault.message}
+    return {**entry, "values": fault.values}
 
 
 def _entry(episode: Episode) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from steepest.agent import Agent
 from steepest.errors import RunError
-from steepest.runs import RunFolder, read_lines
+from steepest.runs import Found, RunFolder, read_lines
 from steepest.training.callbacks import Callback, StopAtReturn
 from steepest.training.config import TrainConfig
 from steepest.training.engine import Engine
-from steepest.training.evaluation import play
 from steepest.training.loop import Loop
-from steepest.training.persistence import Progress, Snapshot
+from steepest.training.persistence import Progress, Snapshot, origin_of
 from steepest.training.recorder import Display, Recorder
 from steepest.training.settings import to_record
 from steepest.training.signals import Interruption
@@ -38,6 +37,7 @@ class Run:
     path: its folder.  agent: the last one.  evaluation: [episodes] returns of `agent`, none after a signal.
     steps: environment steps in all; new_steps: those of this call.  seconds: this call's collecting and updating,
     compilation included, start-up and evaluation not.  wall_seconds: all of this call.  ended: why.
+    faults: of environments, in all.
     exit_code: 0, or 128 + the number of the signal that stopped it.
     """
 
@@ -50,6 +50,7 @@ class Run:
     wall_seconds: float
     ended: str
     exit_code: int = 0
+    faults: int = 0
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -68,15 +69,21 @@ def open_loop(
     display: Display | None,
     interruption: Interruption,
     *,
-    logs: dict[str, int] | None = None,
+    found: Found | None = None,
     objects: Sequence[str] = (),
 ) -> Loop:
-    """The loop of a run, its logs open until the stack is closed.  logs, objects: as of `Recorder`; else of `Loop`."""
+    """The loop of a run, its logs open until the stack is closed.
+
+    found: the checkpoint that it goes on from.  objects: of `origin_of`.  The rest: of `Loop`.
+    """
     if config.stop_at_return is not None:
         callbacks = [*callbacks, StopAtReturn(config.stop_at_return)]
     stack.enter_context(folder.lock())
     tensorboard = config.tensorboard
-    recorder = Recorder(folder, snapshot.progress, tensorboard=tensorboard, display=display, logs=logs, objects=objects)
+    recorder = Recorder(
+        folder, snapshot.progress, tensorboard=tensorboard, display=display, keep=config.keep_checkpoints,
+        origin=origin_of(config, objects), found=found,
+    )  # fmt: skip
     stack.callback(recorder.close)
     folder.write_config(to_record(config))
     return Loop(config, evaluation, disturbed, recorder, callbacks, interruption, snapshot)
@@ -88,8 +95,7 @@ def last_evaluation(loop: Loop) -> NDArray[np.float64]:
     if interruption.signal:
         return np.zeros(0)
     seed = int(np.random.SeedSequence((config.seed, _FINAL)).generate_state(1)[0] >> 1)
-    count = config.evaluation.final_episodes
-    returns = play(loop.snapshot.agent, loop.evaluation, count, seed, stop=interruption.is_set)
+    returns = loop.play(config.evaluation.final_episodes, seed)
     steps = loop.snapshot.progress.steps
     loop.recorder.folder.write_evaluation({"seed": seed, "steps": steps, "returns": returns.tolist()})
     return returns
@@ -117,4 +123,5 @@ def ended_run(loop: Loop, returns: NDArray[np.float64], began: Progress, wall: f
         time.perf_counter() - wall,
         loop.ended,
         loop.interruption.exit_code or int(loop.failed),
+        progress.faults,
     )

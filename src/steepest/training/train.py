@@ -13,7 +13,7 @@ from rich.console import Console
 
 from steepest.algorithms import Algorithm
 from steepest.errors import UsageError
-from steepest.runs import RunFolder
+from steepest.runs import Found, RunFolder
 from steepest.training.beginning import (
     device,
     engine_of,
@@ -30,7 +30,15 @@ from steepest.training.display import ProgressDisplay
 from steepest.training.engine import Engine
 from steepest.training.evaluation import evaluate
 from steepest.training.hosting import Placed, place
-from steepest.training.persistence import Snapshot, needs, restore_agent, restore_costs, restore_learner
+from steepest.training.persistence import (
+    Snapshot,
+    best_return,
+    needs,
+    restore_agent,
+    restore_costs,
+    restore_learner,
+)
+from steepest.training.recorded import objects_of
 from steepest.training.running import Run, ended_run, last_evaluation, open_loop
 from steepest.training.seeds import train_seeds
 from steepest.training.settings import from_record, with_settings
@@ -141,7 +149,8 @@ def resume(
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
     check(config)
-    arrays, info = folder.load_checkpoint("last")
+    found = folder.load_last()
+    arrays, info = found.arrays, found.info
     needs(info, "env", env, "st.resume(path, env=…)")
     needs(info, "algorithm", algorithm, "st.resume(path, algorithm=…)")
     with ExitStack() as stack:
@@ -155,12 +164,14 @@ def resume(
         state, scale, progress = restore_learner(template.learner, arrays, info, config.sampling.envs or 1)
         if progress.steps >= config.steps:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
+        if best_return(folder) is None:
+            progress = progress._replace(best=None)
         agent = dataclasses.replace(agent, policy=state.policy)
         costs = restore_costs(template.costs, arrays, info)
         snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1), costs)
-        logs, objects = info["logs"], info.get("objects", [])
+        objects = objects_of(info)
         engine = engine_of(stack, config, learner, world, given, snapshot, workers, callbacks)
-        return _run(config, engine, world, given, folder, snapshot, callbacks, quiet, console, wall, logs, objects)
+        return _run(config, engine, world, given, folder, snapshot, callbacks, quiet, console, wall, found, objects)
 
 
 def _run(
@@ -174,7 +185,7 @@ def _run(
     quiet: bool,
     console: Console | None,
     wall: float,
-    logs: dict[str, int] | None,
+    found: Found | None,
     objects: Sequence[str],
 ) -> Run:
     """The loop, then the last evaluation and the learning curve."""
@@ -185,7 +196,7 @@ def _run(
         interruption = stack.enter_context(Interruption())
         loop = open_loop(
             stack, config, folder, snapshot, evaluation, disturbed, callbacks, display, interruption,
-            logs=logs, objects=objects,
+            found=found, objects=objects,
         )  # fmt: skip
         loop.run(engine)
         returns = last_evaluation(loop)

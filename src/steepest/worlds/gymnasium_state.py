@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 
 from steepest.errors import UsageError
+from steepest.worlds.answers import not_finite, raised
 from steepest.worlds.settable import refusal
 from steepest.worlds.world import Transition
 
@@ -103,10 +104,11 @@ class GymnasiumStates:
                 raw, reward[i], terminated[i], truncated[i], _ = world._env.envs[i].step(action[i])
                 obs[i] = world._observe(np.asarray(raw))
             except Exception as error:
-                raise world._fault(i, f"raised {type(error).__name__}: {error}") from error
-        world._check_observations(obs, obs)
+                world.refuse({i: raised(error)})
+        paid = world._rewards(reward)
+        world.refuse({**not_finite("reward", paid, reward), **world._wrong(obs, obs)})
         world._obs = obs
-        return Transition(world._rewards(reward), obs, terminated, truncated, np.array(running, bool))
+        return Transition(paid, obs, terminated, truncated, np.array(running, bool))
 
     def _get(self, i: int) -> EnvironmentState:
         layers = [_plain(self.name, layer, skip=self._simulators[i].skips(layer)) for layer in self._layers[i]]

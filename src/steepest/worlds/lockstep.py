@@ -2,59 +2,134 @@
 
 Gymnasium's makes arrays of every number in every environment's info, which nothing here reads; of infos this keeps the
 cost. The rest is the same: an environment whose episode ended resets itself in the next step, which ignores its action.
+
+An environment that raises, or answers with something that is no answer, is noted in `wrong`, and the others are stepped
+all the same. It can be made anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
+from steepest.worlds.answers import Wrong, misfit, no_answer, no_number, raised
 from steepest.worlds.costs import KEY
 
 
-class Misfit(Exception):
-    """An environment's observation is not what its space promised.  index: whose.  obs: it."""
-
-    def __init__(self, index: int, obs: np.ndarray):
-        self.index, self.obs = index, obs
-
-
 class Lockstep:
-    """env: its environments are stepped here; its own `reset` and flags remain in force."""
+    """env: its environments are stepped here; its flags remain in force.  again: makes one more of them, or None.
 
-    def __init__(self, env: SyncVectorEnv):
+    wrong: of the last call, by index; their rows are 0.  at: at[0] is the environment that is being called now, counted
+    from `first`.
+    """
+
+    def __init__(self, env: SyncVectorEnv, again: Callable[[], Any] | None = None):
         space: Any = env.single_observation_space
-        self._env, self._shape, self._dtype = env, space.shape, space.dtype
-        self._fitting = self._dtype  # the dtype that was seen last
+        self._env, self._space, self._shape, self._dtype = env, space, space.shape, space.dtype
+        self._fitting: Any = self._dtype  # the dtype that was seen last
+        self._paying: type = float  # the same of rewards
+        self._nothing = np.zeros(self._shape, self._dtype)
+        self.again, self.wrong = again, dict[int, Wrong]()
+        self.first, self.at = 0, _nowhere()
+
+    def reset(self, seed: Sequence[int] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """As `SyncVectorEnv.reset`."""
+        count = self._env.num_envs
+        self._env._autoreset_envs, self.wrong = np.zeros(count, bool), {}
+        obs = np.zeros((count, *self._shape), self._dtype)
+        for i in range(count):
+            obs[i], wrong = self._reset(i, None if seed is None else seed[i])
+            if wrong is not None:
+                self.wrong[i] = wrong
+        return obs, {}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """As `SyncVectorEnv.step`, in arrays that are the caller's own. Raises `Misfit`."""
+        """As `SyncVectorEnv.step`, in arrays that are the caller's own."""
         env, count = self._env, self._env.num_envs
         obs, reward = np.empty((count, *self._shape), self._dtype), np.zeros(count)
-        terminated, truncated, ended = np.zeros(count, bool), np.zeros(count, bool), env._autoreset_envs
-        costs: dict[int, Any] = {}
-        for i, one in enumerate(env.envs):
-            if ended[i]:
-                raw, info = one.reset()
-            else:
-                raw, reward[i], terminated[i], truncated[i], info = one.step(actions[i])
-            raw = np.asarray(raw)
-            if raw.shape != self._shape or not (raw.dtype is self._fitting or self._fits(raw.dtype)):
-                raise Misfit(i, raw)
-            obs[i] = raw
-            if KEY in info:
-                costs[i] = info[KEY]
+        terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
+        costs, wrong = dict[int, Any](), dict[int, Wrong]()
+        at, first, shape, paying = self.at, self.first, self._shape, self._paying
+        for i, (one, ended) in enumerate(zip(env.envs, env._autoreset_envs.tolist(), strict=True)):
+            at[0] = first + i
+            try:
+                answer: Any = one.reset() if ended else one.step(actions[i])
+            except (Exception, SystemExit) as error:
+                wrong[i], obs[i] = raised(error), 0
+                continue
+            try:
+                if ended:
+                    raw, info = answer
+                else:
+                    raw, pay, terminated[i], truncated[i], info = answer
+                    if type(pay) is not paying and not self._pays(pay):
+                        wrong[i], obs[i] = no_number(pay), 0
+                        continue
+                    reward[i] = pay
+                raw = np.asarray(raw)
+                if raw.shape != shape or not (raw.dtype is self._fitting or self._fits(raw.dtype)):
+                    wrong[i], obs[i], reward[i] = misfit(self._space, raw), 0, 0
+                    continue
+                obs[i] = raw
+                if KEY in info:
+                    costs[i] = info[KEY]
+            except Exception as error:
+                wrong[i], obs[i], reward[i] = no_answer(answer, error), 0, 0
+        self.wrong = wrong
         env._autoreset_envs = terminated | truncated
         return obs, reward, terminated, truncated, _stacked(costs, count) if costs else {}
+
+    def renew(self, i: int, seed: int | None) -> tuple[np.ndarray, Wrong | None]:
+        """Make environment i anew and reset it: its observation [1,…], and what is wrong with it, if anything is."""
+        assert self.again is not None
+        self.at[0] = self.first + i
+        with contextlib.suppress(Exception, SystemExit):  # it is broken; that it cannot be closed either is no news
+            self._env.envs[i].close()
+        self._env._autoreset_envs[i] = False
+        try:
+            self._env.envs[i] = self.again()
+        except (Exception, SystemExit) as error:
+            return self._nothing[None], raised(error)
+        obs, wrong = self._reset(i, seed)
+        return obs[None], wrong
+
+    def _reset(self, i: int, seed: int | None) -> tuple[np.ndarray, Wrong | None]:
+        self.at[0] = self.first + i
+        try:
+            answer: Any = self._env.envs[i].reset(seed=seed)
+        except (Exception, SystemExit) as error:
+            return self._nothing, raised(error)
+        try:
+            raw, _ = answer
+            raw = np.asarray(raw)
+        except Exception as error:
+            return self._nothing, no_answer(answer, error)
+        if raw.shape != self._shape or not self._fits(raw.dtype):
+            return self._nothing, misfit(self._space, raw)
+        return raw, None
 
     def _fits(self, dtype: np.dtype) -> bool:
         if not np.can_cast(dtype, self._dtype, "same_kind"):
             return False
         self._fitting = dtype
         return True
+
+    def _pays(self, reward: Any) -> bool:
+        array = np.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            return False
+        self._paying = type(reward)
+        return True
+
+
+def _nowhere() -> MutableSequence[int]:
+    """What `at` is where nobody looks at it: (environment, step)."""
+    return [-1, -1]
 
 
 def _stacked(costs: dict[int, Any], count: int) -> dict[str, Any]:
@@ -66,12 +141,11 @@ def _stacked(costs: dict[int, Any], count: int) -> dict[str, Any]:
 
 
 def culprit(error: Exception) -> tuple[int | None, bool]:
-    """Which environment of a SyncVectorEnv or a `Lockstep` raised, and whether instead its observations could not be
-    stacked."""
+    """Which of a SyncVectorEnv raised in Gymnasium's own loop; and if instead observations could not be stacked."""
     index = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") == "gymnasium.vector.utils.space_utils":
             return None, True
-        if isinstance(frame.f_locals.get("self"), SyncVectorEnv | Lockstep):
+        if isinstance(frame.f_locals.get("self"), SyncVectorEnv):
             index = frame.f_locals.get("i")
     return index, False

@@ -95,7 +95,7 @@ def _same(world: World, envs: int | None, kwargs: dict[str, Any]) -> World:
 
 
 def _gymnasium(spec: Any, envs: int | None, **kwargs: Any) -> World:
-    from steepest.worlds.gymnasium import make_gymnasium
+    from steepest.worlds.gymnasium_making import make_gymnasium
 
     return make_gymnasium(spec, envs, **kwargs)
 

@@ -4,7 +4,8 @@
 
 Truncation is not termination: `next_obs` is the true successor in both cases, so that V(next_obs) can be bootstrapped
 where the episode was only cut. A row with valid = False is a ghost: the environment used the step to reset itself and
-ignored the action. It is in no batch, no metric and no count.
+ignored the action; or a fault, which ends an episode without a good row (`faults.py`). It is in no batch, no metric and
+no count.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 class Transition(NamedTuple):
     """What one step of B environments answered to their actions.
 
-    reward: [B] float32, raw; 0 in a ghost row.
-    next_obs: [B,…] the true successor, never the reset observation (in a ghost row it means nothing).
+    reward: [B] float32, raw; 0 where not valid.
+    next_obs: [B,…] the true successor, never the reset observation (where not valid it means nothing).
     terminated: [B] bool, the successor is absorbing, its value 0.
     truncated: [B] bool, the episode was cut; the successor has a value.
-    valid: [B] bool, False in a ghost row; both flags are False there.
+    valid: [B] bool, False in a ghost row, where both flags are False, and in that of a fault, where truncated is True.
     cost: [B] float32, what a constraint may limit, 0 in a ghost row and NaN where an environment reported none; None
         where none did.
     """

@@ -1,0 +1,38 @@
+"""Checkpoint formats, and the way from each to the next: arrays and info as they would have been written then.
+
+    1   learner, statistics, spaces, policy, counters, offsets of the logs
+    2   … and the configuration and the versions: one file is enough. The checksum covers the format's number.
+
+The envelope {"format", "checksum", "info"}, and from 2 on the checksum's rule, are those of every format to come: so a
+file of a later steepest can be told from a damaged one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FORMAT = 2
+"""What is written."""
+
+Arrays = dict[str, np.ndarray]
+Info = dict[str, Any]
+
+
+def migrated(version: int, arrays: Arrays, info: Info) -> tuple[Arrays, Info]:
+    """A checkpoint of format `version` ≤ FORMAT, as of FORMAT."""
+    while version < FORMAT:
+        arrays, info = MIGRATIONS[version](arrays, info)
+        version += 1
+    return arrays, info
+
+
+def _from_1(arrays: Arrays, info: Info) -> tuple[Arrays, Info]:
+    """The configuration is in the run folder's config.json alone, the versions in its meta.json."""
+    return arrays, {**info, "config": None, "versions": None}
+
+
+MIGRATIONS: dict[int, Callable[[Arrays, Info], tuple[Arrays, Info]]] = {1: _from_1}
+"""From a format to the next."""

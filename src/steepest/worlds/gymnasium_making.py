@@ -1,0 +1,86 @@
+"""How a `GymnasiumWorld` is made: of an id, a factory, an environment or a vector environment.
+
+Of an id or a factory there can be more environments of the kind, and the world can replace one that broke; what exists
+already is all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from steepest.errors import UsageError
+from steepest.names import unknown
+from steepest.worlds.gymnasium import GymnasiumWorld, name_of
+
+
+def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
+    """A world of `envs` environments, stepped one after the other in this process.
+
+    spec: a registered id (also `module:EnvId`), a factory () → Env, an Env, or a VectorEnv. The last two exist already:
+        `envs` may only repeat what they are.
+    envs: how many; 1 if not said, or as many as the VectorEnv has.
+    kwargs: for the constructor of the environment.
+
+    Raises UsageError for an unknown id (it suggests the closest), a missing package (it says which extra to install), a
+    constructor that fails, and spaces that are not supported.
+    """
+    if isinstance(spec, VectorEnv | gymnasium.Env):
+        count = spec.num_envs if isinstance(spec, VectorEnv) else 1
+        if kwargs or envs not in (None, count):
+            what = "takes no more arguments" if kwargs else f"is {count} environment(s), not {envs}"
+            raise UsageError(
+                f"{name_of(spec)} is made already and {what}; to make more, give a function that returns one"
+            )
+        return GymnasiumWorld(spec if isinstance(spec, VectorEnv) else _from_factory(lambda: spec, 1, {}))
+    if isinstance(spec, str):
+        env = _from_id(spec, 1 if envs is None else envs, kwargs)
+        return GymnasiumWorld(env, spec, again=lambda: _from_id(spec, 1, kwargs).envs[0])
+    if not callable(spec):
+        raise UsageError(
+            f"an environment is an id, a factory, a gymnasium Env or a VectorEnv; got {type(spec).__name__}"
+        )
+    env = _from_factory(spec, 1 if envs is None else envs, kwargs)
+    return GymnasiumWorld(env, again=lambda: spec(**kwargs))
+
+
+def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any]) -> Any:
+    try:
+        # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
+        return gymnasium.make_vec(
+            spec, envs, vectorization_mode="sync", vector_kwargs={"copy": False}, disable_env_checker=True, **kwargs
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
+        hint = '; install it with: pip install "steepest[mujoco]"' if ".mujoco." in entry else ""
+        raise UsageError(f"environment {spec!r} needs a package that is not installed: {error}{hint}") from error
+    except Exception as error:
+        if spec.rpartition(":")[2] not in gymnasium.registry:
+            raise unknown("environment", spec.rpartition(":")[2], _latest()) from error
+        raise UsageError(f"environment {spec!r} could not be made: {type(error).__name__}: {error}") from error
+
+
+def _latest() -> list[str]:
+    """The ids worth suggesting: the highest version of every registered name."""
+    latest: dict[tuple[str | None, str], Any] = {}
+    for spec in gymnasium.registry.values():
+        best = latest.get((spec.namespace, spec.name))
+        if best is None or (spec.version or 0) > (best.version or 0):
+            latest[spec.namespace, spec.name] = spec
+    return [spec.id for spec in latest.values()]
+
+
+def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+    try:
+        made = [factory(**kwargs) for _ in range(envs)]
+    except Exception as error:
+        raise UsageError(f"the environment's factory raised {type(error).__name__}: {error}") from error
+    for env in made:
+        if not isinstance(env, gymnasium.Env):
+            raise UsageError(f"the environment's factory returned a {type(env).__name__}, not a gymnasium.Env")
+    if len({id(env) for env in made}) < envs:
+        raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
+    return SyncVectorEnv([lambda env=env: env for env in made], copy=False)
