@@ -4,6 +4,7 @@
     fisher                     one product with the Fisher matrix: seconds, and its share of the device's peak
     throughput ENV             steps a second, all in
     start ENV [--warm]         seconds from the command to the first update
+    compilation ENV            seconds of tracing, lowering and compiling all programs of a run, with no cache
     solve ENV                  seconds from the command to the prompt, stopped at a return of 475
     seeds ENV [--apart]        seconds of 16 seeds in one program, or of 16 runs one after another
     learn ENV                  a whole run by the default settings: curve, and a final evaluation
@@ -153,6 +154,27 @@ def start(arguments: argparse.Namespace) -> None:
         say(first, "s")
 
 
+def compilation(arguments: argparse.Namespace) -> None:
+    """What JAX says that it traced, lowered and compiled for, of a run of two iterations without an evaluation."""
+    import jax
+
+    import steepest as st
+
+    spent: dict[str, float] = {}
+
+    def heard(event: str, duration_secs: float, **_: str | int) -> None:
+        kind = event.rpartition("/")[2]
+        if event.startswith("/jax/core/compile/"):
+            spent[kind] = spent.get(kind, 0.0) + duration_secs
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"evaluation.every": 0, "evaluation.final_episodes": 1, "out": Path(folder) / "run", "steps": 4096}
+        st.train(arguments.env, seed=arguments.seed, **given | arguments.settings)
+    say(sum(spent.values()), "s", **spent)
+
+
 def _watch(arguments: argparse.Namespace, folder: Path, name: str, *options: str) -> Iterator[tuple[int, float]]:
     """`steepest train ENV`, its run and its compilation cache in the folder: (steps, seconds since the command) each
     time that metrics.jsonl has grown. The command is told to stop when nobody looks any more: killed, its workers would
@@ -263,7 +285,7 @@ SECONDS = {"update": 5.0, "fisher": 2.0, "throughput": 20.0}
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(required=True)
-    for call in (update, fisher, throughput, start, solve, seeds, learn):
+    for call in (update, fisher, throughput, start, compilation, solve, seeds, learn):
         verb = verbs.add_parser(call.__name__)
         verb.set_defaults(call=call)
         verb.add_argument("--seconds", type=float, default=SECONDS.get(call.__name__, 0.0))

@@ -108,7 +108,7 @@ def start(peers: Peers, full: bool) -> list[Case]:
 
 
 def native(peers: Peers, full: bool) -> list[Case]:
-    """CartPole as one JAX program, all in, compilation apart."""
+    """CartPole as one JAX program, all in but start and compilation; and what its compilation takes."""
     steps = ("--steps", "1_000_000")
     sides = (
         Side(
@@ -117,7 +117,11 @@ def native(peers: Peers, full: bool) -> list[Case]:
         Side("PureJaxRL PPO, 4 envs", (*peers.purejaxrl, *steps)),
         Side("PureJaxRL PPO, 64 envs", (*peers.purejaxrl, *steps, "--envs", "64")),
     )
-    return [Case("CartPole-v1, JAX-native", sides)]
+    compilation = (
+        Side("steepest", (*peers.native, "compilation", "gymnax:CartPole-v1")),
+        Side("PureJaxRL PPO, 4 envs", (*peers.purejaxrl, "--compilation")),
+    )
+    return [Case("CartPole-v1, JAX-native", sides), Case("its compilation", compilation)]
 
 
 def memory(peers: Peers, full: bool) -> list[Case]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from report import say
+from report import say, since_command
 
 sys.path.insert(0, str(Path(__file__).parent / "purejaxrl"))
 from ppo import make_train  # type: ignore[import-not-found]
@@ -31,18 +31,22 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=CONFIG["NUM_ENVS"])
     parser.add_argument("--steps", type=int, default=CONFIG["TOTAL_TIMESTEPS"])
     parser.add_argument("--seed", type=int, default=30)
+    parser.add_argument("--compilation", action="store_true", help="seconds of tracing, lowering and compiling alone")
     arguments = parser.parse_args()
     config = CONFIG | {"NUM_ENVS": arguments.envs, "TOTAL_TIMESTEPS": arguments.steps}
     key, began = jax.random.PRNGKey(arguments.seed), time.perf_counter()
     program = jax.jit(make_train(config)).lower(key).compile()
-    compilation, began = time.perf_counter() - began, time.perf_counter()
+    compilation, ready, began = time.perf_counter() - began, since_command(), time.perf_counter()
+    if arguments.compilation:
+        say(compilation, "s")
+        return
     out = jax.block_until_ready(program(key))
     seconds = time.perf_counter() - began
     info = out["metrics"]
     ended = np.asarray(info["returned_episode"])
     steps = config["NUM_UPDATES"] * config["NUM_STEPS"] * config["NUM_ENVS"]
     recent = float(np.mean(np.asarray(info["returned_episode_returns"])[ended][-100:]))
-    say(steps / seconds, "steps/s", steps=steps, seconds=seconds, start_and_compilation=compilation, recent=recent)
+    say(steps / seconds, "steps/s", steps=steps, seconds=seconds, start_and_compilation=ready, recent=recent)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""The settings that benchmarks/tuning.py compares: name ↦ (dimension of the action ↦ settings)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Setting = Callable[[int], dict[str, Any]]
+
+DIMENSIONS = {"Hopper-v5": 3, "HalfCheetah-v5": 6, "Walker2d-v5": 6, "Ant-v5": 8}
+SEEDS = (200, 201, 202)
+"""That choose; what is reported is by others."""
+
+
+def sigma(numerator: float, **others: Any) -> Setting:
+    """σ₀ = numerator / dimension of the action."""
+    return lambda dimension: {"policy.initial_log_std": round(math.log(numerator / dimension), 3), **others}
+
+
+def plain(log_std: float, **others: Any) -> Setting:
+    return lambda dimension: {"policy.initial_log_std": log_std, **others}
+
+
+def rule(**others: Any) -> Setting:
+    """σ₀ = 1 up to three dimensions of the action, 2 / dimension beyond."""
+
+    def settings(dimension: int) -> dict[str, Any]:
+        return {"policy.initial_log_std": round(math.log(2 / dimension), 3) if dimension > 3 else 0.0, **others}
+
+    return settings
+
+
+STUDIES: dict[str, dict[str, Setting]] = {
+    "settings": {
+        "ln σ₀ = 0, δ .03": plain(0.0, **{"update.delta": 0.03}),
+        "σ₀ = 1.8/d, δ .03": sigma(1.8, **{"update.delta": 0.03}),
+        "σ₀ = 1.8/d, δ .01": sigma(1.8, **{"update.delta": 0.01}),
+        "rule, δ .02": rule(**{"update.delta": 0.02}),
+        "rule, δ .03": rule(**{"update.delta": 0.03}),
+        "rule, δ .05": rule(**{"update.delta": 0.05}),
+        "ln σ₀ = −.5, δ .05": plain(-0.5, **{"update.delta": 0.05}),
+        "rule, δ .05, 4096 rows": rule(**{"update.delta": 0.05, "sampling.rollout": 256}),
+        "rule, δ .05, λ .97": rule(**{"update.delta": 0.05, "sampling.gae_lambda": 0.97}),
+        "rule, δ .05, 10 epochs": rule(**{"update.delta": 0.05, "critic.epochs": 10}),
+        "rule, δ .05, damping .01": rule(**{"update.delta": 0.05, "update.damping": 0.01}),
+    },
+    "habits": {},
+}
