@@ -39,7 +39,7 @@ def test_rows_meet_as_often_as_in_uniform_permutations(count: int, size: int) ->
 
 
 def test_the_first_rows_of_a_permutation_are_drawn_without_replacement_and_as_chance_has_it() -> None:
-    """256 = 16·16 by the network and 251, a prime, by a sort: every row once; a quarter of them holds pairs as often."""
+    """256 = 16·16 by the network and 251, a prime, by a sort: every row once, and pairs of rows among the first 64."""
     for count in (256, 251):
         keys = jax.random.split(jax.random.key(2), DRAWS)
         drawn = np.asarray(jax.vmap(lambda key, count=count: permutation(key, count))(keys))

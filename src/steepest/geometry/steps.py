@@ -187,8 +187,8 @@ def kept_unless(
 
 def still_finite(theta: Any, params: Any) -> Array:
     """Every entry that was finite is. A logit of −∞ masks an action, and stays."""
-    good = jax.tree.map(lambda new, old: jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)), theta, params)
-    return jnp.stack(jax.tree.leaves(good)).all()
+    new, old = (trees.ravel(tree)[0] for tree in (theta, params))
+    return jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
 
 
 def refusal(gradient: Any, solution: Solution, beta: Array) -> Array:
