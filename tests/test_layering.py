@@ -36,6 +36,7 @@ ROOMS = (  # top to bottom
     "taps",
     "parameters",
     "chunks",
+    "shuffle",
     "batch",
     "normaliser",
     "spaces",

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from steepest.critics.shuffle import shuffled
+from steepest.shuffle import permutation, shuffled
 
 DRAWS = 4000
 
@@ -36,3 +36,18 @@ def test_rows_meet_as_often_as_in_uniform_permutations(count: int, size: int) ->
         expected = DRAWS / count
         chi = ((np.bincount(place[:, row], minlength=count) - expected) ** 2 / expected).sum() / (count - 1)
         assert chi < 1 + 6 * np.sqrt(2 / (count - 1))
+
+
+def test_the_first_rows_of_a_permutation_are_drawn_without_replacement_and_as_chance_has_it() -> None:
+    """256 = 16·16 by the network and 251, a prime, by a sort: every row once, and pairs of rows among the first 64."""
+    for count in (256, 251):
+        keys = jax.random.split(jax.random.key(2), DRAWS)
+        drawn = np.asarray(jax.vmap(lambda key, count=count: permutation(key, count))(keys))
+        np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(count), (DRAWS, 1)))
+        inside = np.zeros((DRAWS, count), bool)
+        np.put_along_axis(inside, drawn[:, :64], True, axis=1)
+        p = 64 / count * 63 / (count - 1)
+        pairs = [(i, i + 1) for i in range(0, 200, 2)] + [(i, i + 16) for i in range(0, 200, 2)]
+        z = np.array([(inside[:, a] & inside[:, b]).mean() - p for a, b in pairs]) / np.sqrt(p * (1 - p) / DRAWS)
+        assert np.mean(z**2) < 1.5  # 200 terms of mean 1: the standard deviation is 0.1
+        assert np.abs(z).max() < 5

@@ -179,3 +179,23 @@ def test_a_subset_is_the_same_policy_over_fewer_observations() -> None:
     np.testing.assert_allclose(some.mean, every.mean[jnp.asarray([4, 1])], rtol=1e-12)
     theta = jax.tree.map(lambda x: x + 0.1, local.params)
     np.testing.assert_allclose(part.predict(theta).mean, local.predict(theta).mean[jnp.asarray([4, 1])], rtol=1e-12)
+
+
+def test_a_narrow_layer_has_the_derivatives_of_a_matrix_product() -> None:
+    """The Jacobian products of a layer of few outputs are arranged otherwise than JAX would: forward, back, twice."""
+    x = jax.random.normal(jax.random.key(0), (5, 16))
+    w, dw = (jax.random.normal(jax.random.key(n), (16, 2)) for n in (1, 2))
+    c = jax.random.normal(jax.random.key(3), (5, 2))
+
+    def narrow(x: Any, w: Any) -> Any:
+        layer = eqx.tree_at(lambda layer: layer.weight, Dense(16, 2, key=jax.random.key(4)), w)
+        return jax.vmap(layer)(x)
+
+    def plain(x: Any, w: Any) -> Any:
+        return x @ w
+
+    def all_of(f: Any) -> tuple[Any, ...]:
+        energy = jax.grad(lambda x, w: jnp.sum(jnp.tanh(f(x, w)) * c), (0, 1))
+        return jax.jvp(f, (x, w), (2 * x, dw)), jax.vjp(f, x, w)[1](c), jax.jvp(energy, (x, w), (2 * x, dw))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), all_of(narrow), all_of(plain))

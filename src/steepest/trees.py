@@ -1,4 +1,8 @@
-"""Vector algebra on pytrees of arrays: a parameter vector is never flattened on the fast path."""
+"""Vector algebra on pytrees of arrays.
+
+What gives one number of a whole tree is of its flat vector, and so are the iterations of a solver: every leaf that is
+worked out by itself is a kernel to be compiled and started. Gradients and products with matrices stay trees.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,11 @@ def dot(a: Tree, b: Tree) -> Array:
 
 def norm(a: Tree) -> Array:
     """‖a‖₂, safe against overflow and underflow of the squares in float32."""
-    largest = jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(a)]).max()
+    vector, _ = ravel(a)
+    largest = jnp.max(jnp.abs(vector), initial=0.0)
     safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
-    scaled = scale(1.0 / safe, a)
-    return jnp.where(jnp.isfinite(largest), safe * jnp.sqrt(dot(scaled, scaled)), largest)
+    scaled = (1.0 / safe) * vector
+    return jnp.where(jnp.isfinite(largest), safe * jnp.sqrt(jnp.vdot(scaled, scaled)), largest)
 
 
 def scale(c: Any, a: Tree) -> Tree:
@@ -63,7 +68,7 @@ def where(condition: Array, a: Tree, b: Tree) -> Tree:
 
 def all_finite(a: Tree) -> Array:
     """True if no entry of any leaf is NaN or infinite."""
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(a)] or [jnp.array(True)]).all()
+    return jnp.all(jnp.isfinite(ravel(a)[0]))
 
 
 def size(a: Tree) -> int:

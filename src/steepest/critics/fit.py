@@ -14,10 +14,10 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest import trees
-from steepest.critics.shuffle import shuffled
 from steepest.critics.value import Critic
 from steepest.errors import UsageError
 from steepest.parameters import merge, split
+from steepest.shuffle import shuffled
 
 C = TypeVar("C", bound=Critic)
 

@@ -30,6 +30,7 @@ from steepest.errors import UsageError
 from steepest.geometry import Reason, Step, TrustRegion, fisher, least_squares, linearise, mean_kl
 from steepest.linear import ConjugateGradient, Solver
 from steepest.parameters import Frozen, frozen, merge, split
+from steepest.shuffle import permutation
 
 C = TypeVar("C", bound=Critic)
 
@@ -131,7 +132,7 @@ class NaturalFit:
         count = batch.weight.shape[0]
         if self.rows is None or self.rows >= count:
             return batch
-        rows = jax.random.permutation(key, count)[: self.rows]
+        rows = permutation(key, count)[: self.rows]
         drawn: Batch = jax.tree.map(lambda x: x[rows], batch)
         return drawn._replace(weight=_to_one(drawn.weight))
 

@@ -31,7 +31,15 @@ class Categorical(eqx.Module):
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, "..."]:
         """One action index for each leading index."""
-        return jax.random.categorical(key, self.logits, axis=-1)
+        return self.from_noise(self.noise(key))
+
+    def noise(self, key: PRNGKeyArray) -> Float[Array, "... A"]:
+        """Gumbel's."""
+        return jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+
+    def from_noise(self, noise: Float[AnyArray, "... A"]) -> Int[Array, "..."]:
+        """argmax_a z_a + noise_a, of the probabilities p."""
+        return jnp.argmax(noise + self.logits, axis=-1)
 
     def mode(self) -> Int[Array, "..."]:
         """The most probable action, the first of equals."""

@@ -61,5 +61,19 @@ class Distribution(Protocol):
         ...
 
 
+@runtime_checkable
+class FromNoise(Protocol):
+    """A distribution whose sample is a function of noise that does not depend on z: `sample(key)` is
+    `from_noise(noise(key))`, and whoever samples often can draw the noise of many samples at once."""
+
+    def noise(self, key: PRNGKeyArray) -> Array:
+        """Of one sample. It looks at the shapes of the leaves alone."""
+        ...
+
+    def from_noise(self, noise: Array) -> Array:
+        """The sample."""
+        ...
+
+
 Policy = Callable[[Any], Distribution]
 """Any callable pytree (an equinox module) that maps one observation to a distribution over actions."""

@@ -28,7 +28,14 @@ class DiagonalGaussian(eqx.Module):
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "... d"]:
         """One action for each leading index."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.from_noise(self.noise(key))
+
+    def noise(self, key: PRNGKeyArray) -> Float[Array, "... d"]:
+        """ε, of N(0, I)."""
+        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+    def from_noise(self, noise: Float[AnyArray, "... d"]) -> Float[Array, "... d"]:
+        """σε + μ."""
         return jnp.exp(self.log_std) * noise + self.mean
 
     def mode(self) -> Float[Array, "... d"]:

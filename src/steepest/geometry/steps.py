@@ -139,11 +139,12 @@ class TrustRegion:
 
         def searching(carry: tuple) -> Array:
             tries, (_, _, _, good, _) = carry
-            return ~good & (tries < self.backtracks) & (before == Reason.ACCEPTED)
+            return (tries < 0) | (~good & (tries < self.backtracks) & (before == Reason.ACCEPTED))
 
-        zero = jnp.zeros((), jnp.int32)
+        # the first try in the loop too: outside, a second copy of it would have to be compiled
+        untried = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate, jnp.int32(0)))
         tries, (gain, kl, finite, good, theta) = jax.lax.while_loop(
-            searching, lambda c: (c[0] + 1, evaluate(c[0] + 1)), (zero, evaluate(zero))
+            searching, lambda c: (c[0] + 1, evaluate(c[0] + 1)), (jnp.int32(-1), untried)
         )
         after = jnp.where(good, Reason.ACCEPTED, jnp.where(finite, Reason.LINE_SEARCH, Reason.NONFINITE_STEP))
         beta = first * jnp.asarray(self.shrink, first.dtype) ** tries
@@ -186,8 +187,8 @@ def kept_unless(
 
 def still_finite(theta: Any, params: Any) -> Array:
     """Every entry that was finite is. A logit of −∞ masks an action, and stays."""
-    good = jax.tree.map(lambda new, old: jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)), theta, params)
-    return jnp.stack(jax.tree.leaves(good)).all()
+    new, old = (trees.ravel(tree)[0] for tree in (theta, params))
+    return jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
 
 
 def refusal(gradient: Any, solution: Solution, beta: Array) -> Array:

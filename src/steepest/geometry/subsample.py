@@ -23,6 +23,7 @@ from steepest.geometry.metrics import Metric, fisher
 from steepest.geometry.moment import Moment, begun, initial
 from steepest.geometry.objectives import Gradient
 from steepest.linear import Measured, Operator
+from steepest.shuffle import permutation
 
 _PURPOSE = 1  # folded into the update's key
 
@@ -52,7 +53,7 @@ class Subsampled:
     def begin(self, carried: Any, moment: Moment) -> tuple[Subsampled, Any]:
         """Draw the rows of this update."""
         count = len(moment.batch.weight)
-        order = jax.random.permutation(jax.random.fold_in(moment.key, _PURPOSE), count)
+        order = permutation(jax.random.fold_in(moment.key, _PURPOSE), count)
         rows = order[: math.ceil(self.fraction * count)]
         part = moment._replace(local=moment.local.subset(rows), batch=_only(moment.batch, rows))
         metric, carried = begun(self.metric, carried, part)

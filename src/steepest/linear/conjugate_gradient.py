@@ -5,6 +5,8 @@
 N = I unless the operator brings its preconditioner (`Preconditioned`). The iteration stops when the Rayleigh quotient
 pᵀMp/pᵀp falls to eps times the largest seen: the test is relative, because an absolute one rejects ordinary Fisher
 matrices, and x stays the last good iterate.
+
+Within the iteration a vector is one flat array: leaf by leaf its algebra would be half of a small program's kernels.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from steepest.linear.solution import Solution, Status
 
 
 class _Carry(NamedTuple):
-    x: Any
-    r: Any
-    p: Any
+    x: Array
+    r: Array
+    p: Array
     rz: Array  # rᵀN⁻¹r
     rr: Array  # rᵀr
     largest: Array  # κ, the largest Rayleigh quotient so far
@@ -63,17 +65,19 @@ class ConjugateGradient:
 
     def __call__(self, operator: Operator, rhs: Any, dual: Array | None = None, last: Any = None) -> Solution:
         # Of b's own scale, so that neither rᵀr nor pᵀMp under- or overflows in float32.
-        size = trees.norm(rhs)
+        vector, unravel = trees.ravel(rhs)
+        size = trees.norm(vector)
         usable = jnp.isfinite(size) & (size > 0)
-        b = trees.where(usable, trees.scale(1.0 / jnp.where(usable, size, 1.0), rhs), trees.zeros_like(rhs))
-        precondition = _preconditioner(operator)
-        x, r, used = _start(operator, b, last) if self.warm and last is not None else (trees.zeros_like(b), b, 0)
+        b = trees.where(usable, trees.scale(1.0 / jnp.where(usable, size, 1.0), vector), trees.zeros_like(vector))
+        multiply, precondition = _on_vectors(operator, unravel), _on_vectors(_preconditioner(operator), unravel)
+        warm = self.warm and last is not None
+        x, r, used = _start(multiply, b, trees.ravel(last)[0]) if warm else (trees.zeros_like(b), b, 0)
         z = precondition(r)
         rz, rr = trees.dot(r, z), trees.dot(r, r)
         eps = jnp.finfo(rr.dtype).eps
 
         def advance(c: _Carry) -> _Carry:
-            product = operator(c.p)
+            product = multiply(c.p)
             pp, curvature = trees.dot(c.p, c.p), trees.dot(c.p, product)
             largest = jnp.maximum(c.largest, curvature / pp)
             positive = curvature > eps * largest * pp  # False for NaN too
@@ -115,7 +119,12 @@ class ConjugateGradient:
         end = jax.lax.while_loop(lambda c: c.status < 0, advance, carry)
         x = trees.scale(jnp.where(usable, size, 0.0), end.x)
         residual = jnp.where(jnp.isfinite(size), jnp.sqrt(end.rr), jnp.inf)
-        return Solution(x, end.status, residual, end.iterations)
+        return Solution(unravel(x), end.status, residual, end.iterations)
+
+
+def _on_vectors(function: Callable[[Any], Any], unravel: Callable[[Array], Any]) -> Callable[[Array], Array]:
+    """A function from trees to trees, from flat vectors [P] to flat vectors."""
+    return lambda vector: trees.ravel(function(unravel(vector)))[0]
 
 
 def _preconditioner(operator: Operator) -> Callable[[Any], Any]:
@@ -125,12 +134,12 @@ def _preconditioner(operator: Operator) -> Callable[[Any], Any]:
     return operator.by.solve if isinstance(operator, Preconditioned) else lambda r: r
 
 
-def _start(operator: Operator, b: Any, last: Any) -> tuple[Any, Any, int]:
+def _start(multiply: Callable[[Array], Array], b: Array, last: Array) -> tuple[Array, Array, int]:
     """(c·x', its residual, 1 product): c minimises ‖c·x' − x‖ in the norm of M; x = 0 where x' is of no use."""
     size = trees.norm(last)
     known = jnp.isfinite(size) & (size > 0)
     unit = trees.where(known, trees.scale(1.0 / jnp.where(known, size, 1.0), last), trees.zeros_like(last))
-    product = operator(unit)
+    product = multiply(unit)
     curvature = trees.dot(unit, product)
     useful = known & (curvature > 0) & jnp.isfinite(curvature) & trees.all_finite(product)
     c = jnp.where(useful, trees.dot(b, unit) / jnp.where(useful, curvature, 1.0), 0.0)

@@ -16,8 +16,11 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from steepest.batch import Rollout
 from steepest.worlds.functional.copies import Copies, Stand, first_stand
 
-ActAt = Callable[[Any, PRNGKeyArray], Any]
-"""(obs [B,…], key) ↦ action [B,…], unclipped."""
+Draw = Callable[[PRNGKeyArray], Any]
+"""key ↦ what acting takes of it."""
+
+ActAt = Callable[[Any, Any], Any]
+"""(obs [B,…], drawn) ↦ action [B,…], unclipped."""
 
 
 class Underway(NamedTuple):
@@ -47,14 +50,20 @@ def begin(copies: Copies, tables: Any, key: PRNGKeyArray, envs: int) -> Underway
 
 
 def unroll(
-    copies: Copies, tables: Any, act: ActAt, underway: Underway, key: PRNGKeyArray, steps: int
+    copies: Copies,
+    tables: Any,
+    act: ActAt,
+    underway: Underway,
+    key: PRNGKeyArray,
+    steps: int,
+    draw: Draw = lambda key: key,
 ) -> tuple[Underway, Rollout, Ends]:
-    """The next `steps` steps, under `act`.  key: of the actions; the copies have their own."""
+    """The next `steps` steps, under `act`.  key: of the actions; the copies have their own.  draw: of the key of each
+    step what `act` is given; the key itself, if not said."""
 
-    def step(underway: Underway, t: Array) -> tuple[Underway, tuple[Any, ...]]:
+    def step(underway: Underway, drawn: Any) -> tuple[Underway, tuple[Any, ...]]:
         obs = underway.stand.obs
-        # one draw for all copies: their actions are independent, and a key for each would cost more than the numbers
-        action = act(obs, jax.random.fold_in(key, t))
+        action = act(obs, drawn)
         stand, outcome = copies.step(tables, underway.stand, action)
         done = outcome.terminated | outcome.truncated
         returns = underway.returns + outcome.reward
@@ -62,7 +71,10 @@ def unroll(
         kept = Underway(stand, jnp.where(done, 0.0, returns), None if costs is None else jnp.where(done, 0.0, costs))
         return kept, (obs, action, outcome, returns, underway.stand.clock + 1, costs)
 
-    underway, columns = jax.lax.scan(step, underway, jnp.arange(steps))
+    # One draw for all copies, since their actions are independent and a key for each would cost more than the numbers;
+    # and for all steps at once, since a step's own would cost as much as all else in it.
+    drawn = jax.vmap(lambda t: draw(jax.random.fold_in(key, t)))(jnp.arange(steps))
+    underway, columns = jax.lax.scan(step, underway, drawn)
     obs, action, (reward, next_obs, terminated, truncated, cost), returns, lengths, costs = columns
     valid = jnp.ones(terminated.shape, bool)
     rollout = Rollout(obs, action, reward, next_obs, terminated, truncated, valid, cost)

@@ -159,12 +159,13 @@ def improve(
         batch, of_cost = batch._replace(cost=cost), (pair[0], pair[1])
     drawing = jax.random.fold_in(key, 1)
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
-    chunk, flat = learner.algorithm.chunk, _flat(rollout.obs)
-    before, after = (chunks.each(policy, x, chunk) for x in (path.obs, normalise(refreshed, flat)))
-    moved = mean_kl(before, after, path.weight)
+    if refreshed is not None:
+        chunk, flat = learner.algorithm.chunk, _flat(rollout.obs)
+        before, after = (chunks.each(policy, x, chunk) for x in (path.obs, normalise(refreshed, flat)))
+        step = step._replace(normaliser_kl=mean_kl(before, after, path.weight))
     spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
     lesson = Lesson(path.obs, path.weight, value, target, of_cost, key)
-    return state._replace(policy=policy, algorithm=algorithm), lesson, step._replace(normaliser_kl=moved), spread
+    return state._replace(policy=policy, algorithm=algorithm), lesson, step, spread
 
 
 def single_path(

@@ -19,6 +19,7 @@ from jax import Array
 
 from steepest.agent import normalise
 from steepest.batch import Rollout
+from steepest.distributions import FromNoise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
 from steepest.spaces import Discrete
@@ -130,10 +131,14 @@ def _iterate(
     acted = None if carry.seen is None else carry.seen.scaling()
     acting, fitting = jax.vmap(key_of, (None, 0, None))(seed, jnp.array([ACT, FIT]), number)
 
-    def act(obs: Any, key: Any) -> Any:
-        return jax.vmap(state.policy)(normalise(acted, obs)).sample(key)
+    def said(obs: Any) -> Any:
+        return jax.vmap(state.policy)(normalise(acted, obs))
 
-    underway, rollout, ends = unroll(copies, tables, act, carry.underway, acting, steps)
+    like = jax.eval_shape(said, carry.underway.stand.obs)
+    draw, act = (lambda key: key), lambda obs, key: said(obs).sample(key)
+    if isinstance(like, FromNoise):
+        draw, act = like.noise, lambda obs, noise: said(obs).from_noise(noise)
+    underway, rollout, ends = unroll(copies, tables, act, carry.underway, acting, steps, draw)
     rollout = rollout._replace(cost=None)  # where a cost is limited, another engine is at work
     seen = None if carry.seen is None else carry.seen.updated(rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
     refreshed = None if seen is None else seen.scaling()

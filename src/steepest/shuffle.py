@@ -1,4 +1,4 @@
-"""A random arrangement of rows into minibatches, without a sort: on a CPU sorting took half of a critic's fit.
+"""A random arrangement of rows without a sort, which on a CPU took half of a critic's fit and a tenth of an update.
 
 A row is a pair (r, c), 0 ≤ r < R, 0 ≤ c < C, and a round is a bijection for any R and C, with tables drawn anew:
 
@@ -9,12 +9,16 @@ an alternating Feistel network (Luby & Rackoff 1988; Black & Rogaway 2002 for nu
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int, PRNGKeyArray
 
 _ROUNDS = 4
+_SIDE = 16
+"""R and C at least, for a permutation: with a shorter side there are too few tables to tell from each other."""
 
 
 def shuffled(key: PRNGKeyArray, count: int, size: int) -> Int[Array, "R C"]:
@@ -29,6 +33,15 @@ def shuffled(key: PRNGKeyArray, count: int, size: int) -> Int[Array, "R C"]:
         first = _plus((table[:size] % rows).astype(jnp.int32)[second], first, rows)
         second = _plus((table[size:] % size).astype(jnp.int32)[first], second, size)
     return (first * size + second).reshape(rows, size)
+
+
+def permutation(key: PRNGKeyArray, count: int) -> Int[Array, " N"]:
+    """0 … count − 1 in random order, as `shuffled` arranges them; by a sort where count is no product of two sides of
+    at least 16, as a prime is not."""
+    side = next(c for c in range(math.isqrt(count), 0, -1) if count % c == 0)
+    if side < _SIDE:
+        return jax.random.permutation(key, count)
+    return shuffled(key, count, side).ravel()
 
 
 def _plus(a: Array, b: Array, modulus: int) -> Array:
