@@ -56,12 +56,13 @@ class Dense(eqx.Module):
             self.bias = jax.random.uniform(keys[1], (outputs,), minval=-most, maxval=most)
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
-        s = _narrow(x, self.weight) if _is_narrow(self.weight) else jnp.matmul(x, self.weight)
+        s = _narrow(x, self.weight) if is_narrow(*self.weight.shape) else jnp.matmul(x, self.weight)
         return tapped(s + self.bias, "dense", weight=self.weight, bias=self.bias, x=lambda: x)
 
 
-def _is_narrow(weight: Any) -> bool:
-    return weight.shape[0] >= 8 * weight.shape[1]
+def is_narrow(inputs: int, outputs: int) -> bool:
+    """Whether a product that gives [inputs, outputs] is worth being computed as [outputs, inputs]."""
+    return inputs >= 8 * outputs
 
 
 @jax.custom_jvp

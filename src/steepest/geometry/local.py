@@ -20,6 +20,7 @@ from jax.interpreters import partial_eval
 from steepest import chunks
 from steepest.distributions import Distribution, Policy
 from steepest.errors import UsageError
+from steepest.layers import is_narrow
 from steepest.parameters import merge, split
 from steepest.taps import Listener, Tap, listening
 
@@ -97,7 +98,7 @@ def _linearise(params: Any, rest: Any, obs: Any, chunk: int | None) -> Local:
 def _pull_by_layers(local: Local) -> Callable[[Any], Any] | None:
     """The same c ↦ Jᵀ·c where θ is dense layers and constants alone, else None.
 
-    The inputs xᵀ of every layer are laid out once, not in every product xᵀb: a fifth of the time of a Fisher product.
+    The inputs of every layer are laid out once, not in every product xᵀb: a fifth of the time of a Fisher product.
     """
     leaves, structure = jax.tree.flatten(local.params)
     try:
@@ -111,18 +112,26 @@ def _pull_by_layers(local: Local) -> Callable[[Any], Any] | None:
     found = _listen(local)
     if found.rest:
         return None
-    inputs = [None if x is None else jnp.swapaxes(x, 0, 1) for x in found.inputs]
+    products = [None if x is None else _outer(x, tap.shape[0]) for x, tap in zip(found.inputs, found.taps, strict=True)]
 
     def pull(cotangent: Any) -> Any:
         gradient = list(leaves)
-        for tap, x, b in zip(found.taps, inputs, found.pull(cotangent), strict=True):
-            if tap.weight is not None and x is not None:
-                gradient[tap.weight] = x @ b
+        for tap, product, b in zip(found.taps, products, found.pull(cotangent), strict=True):
+            if tap.weight is not None and product is not None:
+                gradient[tap.weight] = product(b)
             if tap.bias is not None:
                 gradient[tap.bias] = jnp.sum(b, axis=0)
         return jax.tree.unflatten(structure, gradient)
 
     return pull
+
+
+def _outer(x: Array, outputs: int) -> Callable[[Array], Array]:
+    """b [N,out] ↦ xᵀb for x [N,in], in the order that is quick for so many outputs."""
+    if is_narrow(x.shape[1], outputs):
+        return lambda b: jax.lax.optimization_barrier(b.T @ x).T  # which the compiler would undo
+    columns = jnp.swapaxes(x, 0, 1)
+    return lambda b: columns @ b
 
 
 def _listen(local: Local) -> Tapped:
