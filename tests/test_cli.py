@@ -167,13 +167,13 @@ def test_an_environment_that_breaks(tmp_path: Path) -> None:
         "        return super().step(action)\n"
         "gymnasium.register('Breaking-v0', Breaking)\n"
     )
-    arguments = ["train", "breaking:Breaking-v0", "--out", tmp_path / "run", *SMALL, *FEW]
+    arguments = ["train", "breaking:Breaking-v0", "--out", tmp_path / "run", *SMALL, *FEW, "--faults", "0"]
     done = steepest(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(r"steepest: .*Breaking-v0: environment \d of 4 raised OSError: the simulator is gone", done.stderr)
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
-    assert "Traceback" in steepest(*arguments[:3], tmp_path / "debug", *SMALL, *FEW, "--debug", cwd=tmp_path).stderr
+    assert "Traceback" in steepest(*arguments[:3], tmp_path / "debug", *arguments[4:], "--debug", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -229,7 +229,7 @@ def arrays(jaxpr: Any) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize(("metric", "n"), [("empirical", 96)])
 def test_a_step_of_a_wide_network_makes_nothing_of_size_samples_times_parameters(metric: str, n: int) -> None:
-    """Of a whole update no array is larger than a layer's weights; S, multiplied out, is seen by the same eye."""
+    """Of a whole update no array is larger than θ; S, multiplied out, is seen by the same eye."""
     policy = st.MlpGaussian(8, 2, (256, 256), key=jax.random.key(0))
     batch = in_dtype(batch_of(policy, np.random.default_rng(7).normal(size=(n, 8)), 8, m=1), jnp.float32)
     algorithm = st.npg(metric=METRICS[metric], solver=SampleSpace(momentum=0.9), damping=0.1)
@@ -237,7 +237,7 @@ def test_a_step_of_a_wide_network_makes_nothing_of_size_samples_times_parameters
     largest = max(arrays(program.jaxpr))
     p, rows = trees.size(eqx.filter(policy, eqx.is_inexact_array)), n if metric == "empirical" else 4 * n
     assert rows == 96
-    assert largest[0] == 256 * 256, largest
+    assert largest[0] == p, largest
     assert largest[0] < n * p / 24
     local = linearise(policy, batch.obs)
     operator = METRICS[metric].operator(local, batch)

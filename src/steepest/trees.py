@@ -61,6 +61,11 @@ def zeros_like(a: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, a)
 
 
+def on_vectors(function: Callable[[Tree], Tree], unravel: Callable[[Array], Tree]) -> Callable[[Array], Array]:
+    """A function from trees to trees as one from flat vectors [P] to flat vectors.  unravel: as of `ravel`."""
+    return lambda vector: ravel(function(unravel(vector)))[0]
+
+
 def where(condition: Array, a: Tree, b: Tree) -> Tree:
     """a if the scalar condition holds, else b, leaf by leaf and bit by bit."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

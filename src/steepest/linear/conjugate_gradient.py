@@ -69,7 +69,10 @@ class ConjugateGradient:
         size = trees.norm(vector)
         usable = jnp.isfinite(size) & (size > 0)
         b = trees.where(usable, trees.scale(1.0 / jnp.where(usable, size, 1.0), vector), trees.zeros_like(vector))
-        multiply, precondition = _on_vectors(operator, unravel), _on_vectors(_preconditioner(operator), unravel)
+        multiply, precondition = (
+            trees.on_vectors(operator, unravel),
+            trees.on_vectors(_preconditioner(operator), unravel),
+        )
         warm = self.warm and last is not None
         x, r, used = _start(multiply, b, trees.ravel(last)[0]) if warm else (trees.zeros_like(b), b, 0)
         z = precondition(r)
@@ -120,11 +123,6 @@ class ConjugateGradient:
         x = trees.scale(jnp.where(usable, size, 0.0), end.x)
         residual = jnp.where(jnp.isfinite(size), jnp.sqrt(end.rr), jnp.inf)
         return Solution(unravel(x), end.status, residual, end.iterations)
-
-
-def _on_vectors(function: Callable[[Any], Any], unravel: Callable[[Array], Any]) -> Callable[[Array], Array]:
-    """A function from trees to trees, from flat vectors [P] to flat vectors."""
-    return lambda vector: trees.ravel(function(unravel(vector)))[0]
 
 
 def _preconditioner(operator: Operator) -> Callable[[Any], Any]:

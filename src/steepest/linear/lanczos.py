@@ -73,7 +73,9 @@ def spectral_density(
     """
     if probes < 1:
         raise UsageError(f"spectral_density needs probes ≥ 1, got {probes}")
-    return pooled([ritz(tridiagonalise(operator, v, iterations)) for v in random_starts(like, probes, key)])
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *random_starts(like, probes, key))
+    found = jax.lax.map(lambda v: tridiagonalise(operator, v, iterations), starts)
+    return pooled([ritz(jax.tree.map(lambda x, i=i: x[i], found)) for i in range(probes)])
 
 
 def tridiagonalise(operator: Operator, start: Any, iterations: int) -> Tridiagonal:

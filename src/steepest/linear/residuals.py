@@ -26,16 +26,19 @@ def residual_history(solver: ConjugateGradient, operator: Operator, rhs: Any) ->
 
     0 everywhere for b = 0, ∞ for a b that is not finite.
     """
-    size = trees.norm(rhs)
+    vector, unravel = trees.ravel(rhs)
+    size = trees.norm(vector)
     usable = jnp.isfinite(size) & (size > 0)
-    b = trees.where(usable, trees.scale(1.0 / jnp.where(usable, size, 1.0), rhs), trees.zeros_like(rhs))
+    b = trees.where(usable, trees.scale(1.0 / jnp.where(usable, size, 1.0), vector), trees.zeros_like(vector))
     eps = jnp.finfo(size.dtype).eps
     direction = operator.direction if isinstance(operator, Measured) else operator
-    solve = direction.by.solve if isinstance(direction, Preconditioned) else lambda r: r
+    preconditioned = isinstance(direction, Preconditioned)
+    multiply = trees.on_vectors(operator, unravel)
+    solve = trees.on_vectors(direction.by.solve, unravel) if preconditioned else lambda r: r
 
     def advance(carry: tuple, _: None) -> tuple[tuple, Array]:
         x, r, p, rz, largest, running = carry
-        product = operator(p)
+        product = multiply(p)
         pp, curvature = trees.dot(p, p), trees.dot(p, product)
         largest = jnp.maximum(largest, curvature / jnp.where(pp > 0, pp, 1.0))
         running = running & (curvature > eps * largest * pp)
@@ -47,7 +50,7 @@ def residual_history(solver: ConjugateGradient, operator: Operator, rhs: Any) ->
         new = trees.dot(r, z)
         p = trees.axpy(new / jnp.where(rz > 0, rz, 1.0), p, z)
         running = running & (trees.norm(r) > solver.tolerance) & (new > 0)
-        return (x, r, p, new, largest, running), trees.norm(trees.subtract(b, operator(x)))
+        return (x, r, p, new, largest, running), trees.norm(trees.subtract(b, multiply(x)))
 
     z = solve(b)
     carry = (trees.zeros_like(b), b, z, trees.dot(b, z), jnp.zeros_like(size), usable)
