@@ -39,6 +39,7 @@ STUDIES: dict[str, dict[str, Setting]] = {
         "rule, δ .02": rule(**{"update.delta": 0.02}),
         "rule, δ .03": rule(**{"update.delta": 0.03}),
         "rule, δ .05": rule(**{"update.delta": 0.05}),
+        "ln σ₀ = −.5, δ .03": plain(-0.5, **{"update.delta": 0.03}),
         "ln σ₀ = −.5, δ .05": plain(-0.5, **{"update.delta": 0.05}),
         "rule, δ .05, 4096 rows": rule(**{"update.delta": 0.05, "sampling.rollout": 256}),
         "rule, δ .05, λ .97": rule(**{"update.delta": 0.05, "sampling.gae_lambda": 0.97}),

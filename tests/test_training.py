@@ -22,8 +22,10 @@ from environments import Counting, vector
 from steepest.critics import AdamFit
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
+from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder, read_lines
-from steepest.training.assembly import build_learner
+from steepest.spaces import Box
+from steepest.training.assembly import build_agent, build_critic, build_learner
 from steepest.training.composition import build_algorithm
 from steepest.training.config import UpdateConfig
 from steepest.training.learner import Learner
@@ -425,9 +427,31 @@ class TestConfig:
         config = with_settings(st.TrainConfig("X"), {**settings, "critic": critic})
         assert build_learner(config, st.npg()) == Learner(st.npg(), AdamFit(0.1, 2, 3), 0.9, 0.8, False)
 
+    def test_every_setting_of_the_networks_reaches_them(self) -> None:
+        box, layers = Box(np.zeros(2), np.ones(2)), {"activation": "relu", "initialisation": "uniform"}
+        given = {"policy": {"hidden": [3], "initial_log_std": -1.0, "head_gain": 2.0, **layers}, "critic": layers}
+        config = with_settings(st.TrainConfig("X"), given)
+        spec = build_agent(config, box, box, None, jax.random.key(0)).spec
+        assert spec == PolicySpec("mlp-gaussian", 2, 2, (3,), -1.0, 2.0, "relu", "uniform")
+        critic = build_critic(config, box, jax.random.key(0))
+        assert critic.net.activation == "relu"  # type: ignore[attr-defined]
+        assert np.abs(critic.net.layers[0].bias).max() > 0  # type: ignore[attr-defined]
+
+    def test_the_first_sigma_is_by_the_dimension_of_the_action_unless_it_was_tuned_or_chosen(self) -> None:
+        def first(env: str, dimension: int, **settings: Any) -> float | None:
+            space = Box(np.full(dimension, -1.0), np.ones(dimension))
+            return resolve(with_settings(st.TrainConfig(env), settings), space).policy.initial_log_std
+
+        assert [first("X", d) for d in (1, 3)] == [0, 0]
+        assert first("X", 8) == pytest.approx(np.log(1 / 4))
+        assert first("gymnasium:Walker2d-v5", 6) == 0
+        assert first("X", 8, initial_log_std=-0.5) == -0.5
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
+            ({"policy": {"head_gain": 0}}, r"head_gain must be a finite number > 0"),
+            ({"policy": {"activation": "sine"}}, r"policy.activation must be one of 'tanh', 'relu', got 'sine'"),
             ({"dleta": 1.0}, r"unknown setting 'dleta'; did you mean 'delta'"),
             ({"hidden": (3,)}, r"could be policy.hidden or critic.hidden"),
             ({"critic": {"epoch": 3}}, r"unknown setting of critic 'epoch'; did you mean 'epochs'"),
