@@ -31,11 +31,17 @@ def rule(**others: Any) -> Setting:
     return settings
 
 
+def square(**others: Any) -> Setting:
+    """σ₀ = 18 / dimension², at most 1."""
+    return lambda d: {"policy.initial_log_std": round(math.log(min(1.0, 18 / d**2)), 3), **others}
+
+
 STUDIES: dict[str, dict[str, Setting]] = {
     "settings": {
         "ln σ₀ = 0, δ .03": plain(0.0, **{"update.delta": 0.03}),
         "σ₀ = 1.8/d, δ .03": sigma(1.8, **{"update.delta": 0.03}),
         "σ₀ = 1.8/d, δ .01": sigma(1.8, **{"update.delta": 0.01}),
+        "σ₀ = 18/d², δ .03": square(**{"update.delta": 0.03}),
         "rule, δ .02": rule(**{"update.delta": 0.02}),
         "rule, δ .03": rule(**{"update.delta": 0.03}),
         "rule, δ .05": rule(**{"update.delta": 0.05}),

@@ -437,14 +437,13 @@ class TestConfig:
         assert critic.net.activation == "relu"  # type: ignore[attr-defined]
         assert np.abs(critic.net.layers[0].bias).max() > 0  # type: ignore[attr-defined]
 
-    def test_the_first_sigma_is_by_the_dimension_of_the_action_unless_it_was_tuned_or_chosen(self) -> None:
+    def test_the_first_sigma_is_by_the_dimension_of_the_action_unless_it_was_chosen(self) -> None:
         def first(env: str, dimension: int, **settings: Any) -> float | None:
             space = Box(np.full(dimension, -1.0), np.ones(dimension))
             return resolve(with_settings(st.TrainConfig(env), settings), space).policy.initial_log_std
 
         assert [first("X", d) for d in (1, 3)] == [0, 0]
-        assert first("X", 8) == pytest.approx(np.log(1 / 4))
-        assert first("gymnasium:Walker2d-v5", 6) == 0
+        assert first("X", 6) == pytest.approx(np.log(1 / 2))
         assert first("X", 8, initial_log_std=-0.5) == -0.5
 
     @pytest.mark.parametrize(
