@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import rows
 from speed_figures import draw_returns, draw_scale, draw_throughput, draw_update
+from tuning import markdown
 
 from steepest.reports.statistics import probability_of_improvement, stratified_bootstrap
 
@@ -169,6 +170,8 @@ def tables(results: Path, disturbed: bool) -> dict[str, str]:
         if good.get(name):
             bad = len({(r["case"], r["round"]) for r in read[name] if r["disturbed"] != "0"})
             made[name] = form(good[name]) + "\n\n" + made_by(good[name], 0 if disturbed else bad)
+    if "tuning-settings" in read:
+        made["tuning-settings"] = markdown(read["tuning-settings"])
     for name in ("returns-steps", "returns-minutes"):
         found = read.get(name, []) if name == "returns-steps" else good.get(name, [])
         if found:
@@ -177,7 +180,7 @@ def tables(results: Path, disturbed: bool) -> dict[str, str]:
 
 
 def _seconds(name: str) -> Callable[[dict], str]:
-    return lambda detail: quantity(detail[name], "s")
+    return lambda detail: quantity(detail[name], "s") if name in detail else ""
 
 
 def _mib(*names: str) -> Callable[[dict], str]:

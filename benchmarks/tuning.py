@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py settings                     # every setting, by the seeds that choose
     python benchmarks/tuning.py habits                       # the defaults with one habit less, or one more
-    python benchmarks/tuning.py settings --only "rule, δ .03" --envs Hopper-v5 --seeds 200
+    python benchmarks/tuning.py settings --only "σ₀ = 18/d², δ .03" --envs Hopper-v5 --seeds 200
     python benchmarks/tuning.py settings --table             # only the table
 
 A row is added to benchmarks/results/tuning-STUDY.csv as a run ends, and a run whose row is there is not made again.

@@ -24,7 +24,7 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_command_is_one_that_parses(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^    steepest (\S+) (.*)$", README, flags=re.MULTILINE)
-    assert {name for name, _ in commands} == {"train", "evaluate", "resume", "diagnose", "reproduce"}
+    assert {name for name, _ in commands} == {"train", "evaluate", "resume", "diagnose", "inspect", "reproduce"}
     for name, rest in commands:
         with pytest.raises(SystemExit) as end:
             main([name, *rest.split(), "--help"])
