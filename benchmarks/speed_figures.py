@@ -105,6 +105,8 @@ def draw_returns(found: Sequence[Row], out: Path) -> bool:
             axes[1, column].set_xlabel("minutes")
             axes[1, column].set_xscale("log")
             axes[1, column].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axes[1, column].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes[1, column].xaxis.set_minor_formatter(NullFormatter())
         for panel in axes[:, 0]:
             panel.set_ylabel("evaluation return")
         _legend_below(figure, axes[0, 0], len(STYLES))
