@@ -54,7 +54,7 @@ class Local:
 
     def taps(self) -> Tapped:
         """The layers of the policy, with their inputs at the N states."""
-        return _listen(self)
+        return _listen(self, _heard_layers(self))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _pull_by_layers(local: Local) -> Callable[[Any], Any] | None:
     plain = all(tap.kind == "constant" or (tap.kind == "dense" and len(tap.shape) == 1) for tap in taps)
     if not plain or owned != list(range(len(leaves))):
         return None
-    found = _listen(local)
+    found = _listen(local, taps)
     if found.rest:
         return None
     products = [None if x is None else _outer(x, tap.shape[0]) for x, tap in zip(found.inputs, found.taps, strict=True)]
@@ -134,7 +134,8 @@ def _outer(x: Array, outputs: int) -> Callable[[Array], Array]:
     return lambda b: columns @ b
 
 
-def _listen(local: Local) -> Tapped:
+def _listen(local: Local, found: list[Tap]) -> Tapped:
+    """found: of `_heard_layers`."""
     leaves = jax.tree.leaves(local.params)
     policy = merge(local.params, local.rest)
     count = len(jax.tree.leaves(local.obs)[0])
@@ -143,7 +144,7 @@ def _listen(local: Local) -> Tapped:
         with listening(Listener(leaves, perturbations)) as listener:
             return policy(obs), listener.inputs, listener.taps
 
-    found, one = _heard_layers(local), jax.tree.map(lambda x: x[0], local.obs)
+    one = jax.tree.map(lambda x: x[0], local.obs)
     dtype = leaves[0].dtype if leaves else jnp.float32
     zeros = [jnp.zeros((count, *tap.shape), dtype) for tap in found]
 
