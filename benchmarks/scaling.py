@@ -15,9 +15,7 @@ run, and its row says how long it would, from the largest cell of that method be
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -25,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from rows import append, read, where
 
 HERE = Path(__file__).parent
 TABLE = HERE / "results" / "scaling.csv"
@@ -188,22 +188,16 @@ def _peak() -> float:
 
 def run() -> None:
     """Do every cell that has no row yet, the small ones first."""
-    TABLE.parent.mkdir(exist_ok=True)
-    rows = read() if TABLE.exists() else []
+    rows = read(TABLE)
     done = {(row["method"], int(row["parameters"]), int(row["samples"])) for row in rows}
     sizes = sorted(((p, n) for p in PARAMETERS for n in SAMPLES), key=lambda size: size[0] * size[1])
     for method, p, n in [("imports", 0, 0), *((m, p, n) for p, n in sizes for m in METHODS)]:
         if (method, p, n) in done:
             continue
         row = {"method": method, "parameters": p, "samples": n} | (_not_run(method, p, n, rows) or _apart(method, p, n))
-        row = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in (row | _where()).items()}
+        row = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in (row | where()).items()}
         rows.append(row)
-        new = not TABLE.exists()
-        with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n", restval="")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        append(TABLE, row, FIELDS)
         print(method, p, n, row.get("cpu_seconds", ""), row.get("peak_mib", ""), row.get("status", ""), flush=True)
 
 
@@ -237,22 +231,6 @@ def _apart(method: str, p: int, n: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _where() -> dict[str, Any]:
-    from steepest.runs.meta import git_commit, versions
-
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "commit": (git_commit() or {}).get("commit", ""),
-        "versions": " ".join(f"{k}={v}" for k, v in versions().items()),
-    }
-
-
-def read() -> list[dict[str, str]]:
-    """The rows of the CSV."""
-    with TABLE.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--figure", action="store_true", help="only rebuild the figure and the table")
@@ -264,7 +242,7 @@ def main() -> None:
         return
     if not arguments.figure:
         run()
-    rows = read()
+    rows = read(TABLE)
     print(markdown(rows))
     draw(rows, FIGURE)
     print(FIGURE)
