@@ -2,6 +2,7 @@
 # make train     train CartPole-v1 into runs/
 # make test      everything but the slow tests      make slow    the slow ones
 # make fuzz      damaged, hostile and random files and command lines, twenty times as many as the tests have
+# make chaos     a hundred kills of running trainings, each of which has to end as one that nobody killed
 # make check     lint, format, types, layering      make docs    the pages, into docs/_build
 # make bench     speed beside other libraries, minutes      make bench-full   with returns, hours, resumable
 # make bench-gpu the functional worlds on a GPU             make peers        only install those libraries
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_VERSION := pip==26.*  # --group needs 25.1
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: install train test slow fuzz check docs clean peers bench bench-full bench-gpu
+.PHONY: install train test slow fuzz chaos check docs clean peers bench bench-full bench-gpu
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -35,6 +36,9 @@ slow: $(VENV)/installed-dev
 
 fuzz: $(VENV)/installed-dev
 	STEEPEST_FUZZ=20 $(BIN)/pytest -s tests/test_corruption.py tests/test_hostile_files.py tests/test_fuzzing.py
+
+chaos: $(VENV)/installed-dev
+	STEEPEST_CHAOS=100 $(BIN)/pytest -s tests/test_chaos.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

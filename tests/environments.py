@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -278,3 +279,25 @@ class Signs(gymnasium.Env):
         with open(self.log, "a") as file:
             file.write(f"{kind}\n")
         return answer(*right)
+
+
+class Tethered(gymnasium.Env):
+    """Reward by the action and a random number; terminates after `LENGTH` − 1 steps. A lock is in the way of copies."""
+
+    LENGTH = 12
+
+    def __init__(self) -> None:
+        self.observation_space: Space[Any] = Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space: Space[Any] = Discrete(2)
+        self.lock = threading.Lock()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count, self.place = 0, self.np_random.normal()
+        return np.array([self.place, self.count]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        self.place = self.np_random.normal()
+        reward = float(action) * self.place
+        return np.array([self.place, self.count]), reward, self.count == self.LENGTH - 1, False, {}

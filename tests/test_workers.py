@@ -246,7 +246,7 @@ def test_a_worker_that_is_killed_is_named_and_sigint_is_the_parents() -> None:
 def test_a_rollout_in_a_thread_that_nobody_waits_for_ends_at_its_next_step() -> None:
     """A second SIGINT does not wait for the rest of it, here 20 s."""
     world = make_world(functools.partial(Slow, 9), 2)
-    gather = AtOnce(SinglePath([world], 2, 2, CATEGORICAL, 200, 0))
+    gather = AtOnce(SinglePath([world], 2, 2, CATEGORICAL, 200, 0, keep=False))
     gather.reset(0)
     gather.start(split(CATEGORICAL)[0], None, jax.random.key(0))
     time.sleep(0.2)

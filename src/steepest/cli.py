@@ -83,6 +83,8 @@ class Resume:
     """A new number of environment steps in all."""
     env: str | None = None
     """Repeat the environment's id, if it has a module prefix: a file's word imports nothing."""
+    afresh: bool = False
+    """Begin all episodes afresh, as after a change of the environment's own code."""
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
@@ -93,6 +95,7 @@ class Resume:
             self.run,
             env=self.env,
             steps=self.steps,
+            afresh=self.afresh,
             quiet=self.output.quiet or self.output.json,
             console=_console(),
         )

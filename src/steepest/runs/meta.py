@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 FORMAT = 1
-PACKAGES = ("steepest", "jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "optax", "mujoco")
+PACKAGES = ("steepest", "jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "optax", "mujoco", "gymnax")
 
 
 def describe_program() -> dict[str, Any]:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steepest.batch import Rollout
+from steepest.errors import RunError
 from steepest.sampling.actor import Actor
 from steepest.sampling.rollout import fill, lose
 from steepest.worlds.faults import Report
+from steepest.worlds.settable import Keepable, keepable
 from steepest.worlds.world import World
 
 
@@ -25,17 +27,20 @@ class Order(NamedTuple):
 
     weights: what the actor exported.  entropy: of the noise.  seed: to begin with all episodes afresh; None to go on.
     lost: whoever had these environments is gone, and the first step is the row of a fault in each of them.
+    kept: where each group is to be put back to after that beginning, by number; None: it stands where it does.
     """
 
     weights: Any
     entropy: tuple[int, ...]
     seed: int | None
     lost: bool = False
+    kept: Mapping[int, Any] | None = None
 
 
 class Groups:
     """worlds: by the number of their group.  size: n.  envs: of all groups, B.  actor: of whose form every order is.
     report, at: as of `GymnasiumWorld.bear`, for worlds that bear with faults; None: no world does.
+    keep: the worlds are such that `keep` can say where they stand.
     """
 
     def __init__(
@@ -46,8 +51,11 @@ class Groups:
         actor: Actor,
         report: Report | None = None,
         at: MutableSequence[int] | None = None,
+        *,
+        keep: bool = False,
     ):
-        self._worlds, self._size, self._actor = worlds, size, actor
+        self._worlds, self._size, self._actor, self._keep = worlds, size, actor, keep
+        self._keepable: dict[int, Keepable] = {}
         for group, world in worlds.items():
             numbered = getattr(world, "number", None)  # of worlds whose errors name one environment
             if numbered is not None:
@@ -63,6 +71,8 @@ class Groups:
         if order.seed is not None:
             for group, world in self._worlds.items():
                 world.reset(_seed(order.seed, group))
+                if order.kept is not None:
+                    self._keeper(group).put_back(order.kept.get(group))
         charged = False
         for group, world in self._worlds.items():
             begin = group * self._size
@@ -72,6 +82,19 @@ class Groups:
                 lose(world, self._actor, columns)
             charged |= fill(world, self._actor, columns, int(order.lost))
         return charged
+
+    def keep(self) -> dict[int, Any] | None:
+        """Where each group stands; None where that cannot be said."""
+        return {group: self._keeper(group).keep() for group in self._worlds} if self._keep else None
+
+    def _keeper(self, group: int) -> Keepable:
+        if group not in self._keepable:
+            found = keepable(self._worlds[group])
+            if found is None:
+                name = self._worlds[group].name
+                raise RunError(f"{name} cannot be put back to where a checkpoint says that it stood")
+            self._keepable[group] = found
+        return self._keepable[group]
 
     def close(self) -> None:
         """Close the worlds; may be called twice."""

@@ -27,6 +27,10 @@ class RewardScale:
         """Nothing seen yet: the scale is 1."""
         return cls(Normaliser.empty(()), np.zeros(envs))
 
+    def afresh(self) -> RewardScale:
+        """With all episodes at their beginning."""
+        return RewardScale(self.statistics, np.zeros_like(self.running))
+
     def updated(self, rollout: Rollout, gamma: float) -> RewardScale:
         """With the rewards of a rollout merged in."""
         running = self.running.copy()

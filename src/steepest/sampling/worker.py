@@ -30,13 +30,14 @@ from steepest.worlds.world import World
 
 class Setup(NamedTuple):
     """make: (environments) ↦ a new world.  which: the groups that are this worker's.  size, envs: as of `Groups`.
-    layout: of a rollout's arrays."""
+    layout: of a rollout's arrays.  keep: as of `Groups`."""
 
     make: Callable[[int], World]
     which: range
     size: int
     envs: int
     layout: Any
+    keep: bool = False
 
 
 class Task(NamedTuple):
@@ -48,9 +49,10 @@ class Task(NamedTuple):
 
 
 class Done(NamedTuple):
-    """charged: whether a cost was reported."""
+    """charged: whether a cost was reported.  kept: where its groups stand now, pickled; None where none say."""
 
     charged: bool
+    kept: bytes | None
 
 
 class Failed(NamedTuple):
@@ -75,7 +77,7 @@ def main(control: int, file: int, sign: int) -> None:
             task: Task = pickle.loads(connection.recv_bytes())
             try:
                 worker = worker or _Worker(pickle.loads(setup), file, sign, connection)
-                reply = Done(worker(task))
+                reply = worker(task)
             except (RunError, UsageError) as error:
                 reply = Failed(type(error)(str(error)), "")
             except Exception as error:
@@ -92,13 +94,15 @@ class _Worker:
         self._worlds = make_groups(setup.make, setup.which, setup.size, setup.envs)
         self._groups: Groups | None = None
 
-    def __call__(self, task: Task) -> bool:
+    def __call__(self, task: Task) -> Done:
         if task.actor is not None:
             actor: Actor = pickle.loads(task.actor)
-            size, envs = self._setup.size, self._setup.envs
-            self._groups = Groups(self._worlds, size, envs, actor, self._report, self._sign)
+            size, envs, keep = self._setup.size, self._setup.envs, self._setup.keep
+            self._groups = Groups(self._worlds, size, envs, actor, self._report, self._sign, keep=keep)
         assert self._groups is not None
-        return self._groups.collect(task.order, self._rollouts[task.half])
+        charged = self._groups.collect(task.order, self._rollouts[task.half])
+        kept = self._groups.keep()
+        return Done(charged, None if kept is None else pickle.dumps(kept))
 
     def _report(self, fault: Fault) -> None:
         self._connection.send_bytes(pickle.dumps(fault))

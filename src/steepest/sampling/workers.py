@@ -41,7 +41,7 @@ class Workers:
     """workers: how many, at most one for each group.  make: (environments) ↦ a new world; it is sent by cloudpickle.
     size, envs: as of `Groups`.  layout: of a rollout's arrays.  faults: counts them; by default none is borne with.
     timeout: seconds that one call of an environment may take; a worker may take at least START for its imports and to
-    make its environments.
+    make its environments.  keep: as of `Groups`.
 
     The processes start at once and make their worlds with the first order; `act_with` must come before that.
 
@@ -57,12 +57,15 @@ class Workers:
         layout: Any,
         faults: FaultTally | None = None,
         timeout: float = 60.0,
+        *,
+        keep: bool = False,
     ):
         self.faults = FaultTally(0) if faults is None else faults
         self._shares = share(count(envs, size), workers)
         self._size, self._envs, self._timeout = size, envs, timeout
-        self._setups = [packed("environment", Setup(make, groups, size, envs, layout)) for groups in self._shares]
+        self._setups = [packed("environment", Setup(make, groups, size, envs, layout, keep)) for groups in self._shares]
         self._half, self._waiting, self._actor, self._seed = 0, False, b"", 0
+        self._kept: list[bytes | None] = []  # of each worker, at the end of the last rollout
         self._order: Order | None = None
         self._known = [False] * workers  # which of them has the actor
         self._replaced = [0] * workers  # how often, since all episodes began afresh
@@ -121,7 +124,15 @@ class Workers:
                 said = f"{self._name(number)} {reply.error}\n\n{reply.trace}" if reply.trace else str(reply.error)
                 raise type(reply.error)(said)
             charged |= reply.charged
+        self._kept = [reply.kept for _, reply in sorted(replies.items()) if isinstance(reply, Done)]
         return self._rollouts[self._half], charged
+
+    def keep(self) -> Callable[[], dict[int, Any]] | None:
+        """How to know where each group stood at the end of the last rollout, by number; None where none say."""
+        kept = [each for each in self._kept if each is not None]
+        if not kept:
+            return None
+        return lambda: {group: state for each in kept for group, state in pickle.loads(each).items()}
 
     def forget(self) -> None:
         """Wait for what was started, if anything was, and drop it."""
@@ -172,7 +183,7 @@ class Workers:
             raise RunError(f"{fault.message}; so it went {ATTEMPTS} times in a row")
         seed = np.random.SeedSequence((self._seed, number, self._replaced[number])).generate_state(1)[0] >> 1
         self._processes[number], self._known[number] = WorkerProcess(self._setups[number], self._file), False
-        self._give(number, self._order._replace(seed=int(seed), lost=True))
+        self._give(number, self._order._replace(seed=int(seed), lost=True, kept=None))
 
     def _allowed(self, number: int) -> float:
         started = self._processes[number].at[1] >= 0

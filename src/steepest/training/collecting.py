@@ -26,64 +26,74 @@ from steepest.sampling.episodes import Running, account
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order
 from steepest.sampling.rollout import Collector, empty
+from steepest.sampling.standing import Standing
 from steepest.sampling.vine import Vine
 from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
 from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
 from steepest.worlds.faults import Fault
-from steepest.worlds.settable import settable
+from steepest.worlds.settable import keepable, settable
 from steepest.worlds.world import World
 
 
 class Account:
     """What is ordered for a single path, and what is made of the rollout that comes of it.
 
-    actor: what acts.  envs: B.  It holds the episodes under way, and the seed that begins them.
+    actor: what acts.  envs: B.  It holds the episodes under way, and what begins them.
     """
 
     def __init__(self, actor: Actor, envs: int):
         self._actor, self._envs = actor, envs
         self._seed: int | None = None
+        self._kept: dict[int, Any] | None = None
         self._running = Running.none(envs)
 
-    def reset(self, seed: int) -> None:
-        """The next order begins with all episodes afresh."""
-        self._seed, self._running = seed, Running.none(self._envs)
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
+        """The next order begins with all episodes afresh, or as they stood."""
+        self._seed, self._kept, self._running = seed, None, Running.none(self._envs)
+        if standing is not None:
+            self._running, self._kept = standing.running, standing.worlds()
 
     def order(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Order:
         """The next order; parameters as of `Collect`."""
         entropy = tuple(np.asarray(jax.random.key_data(key)).ravel().tolist())
-        seed, self._seed = self._seed, None
-        return Order(self._actor.export(params, acted), entropy, seed)
+        seed, kept, self._seed, self._kept = self._seed, self._kept, None, None
+        return Order(self._actor.export(params, acted), entropy, seed, kept=kept)
 
-    def gathered(self, rollout: Rollout, charged: bool, faults: list[Fault]) -> Gathered:
-        """With the episodes that ended.  charged: a cost was reported."""
+    def gathered(
+        self, rollout: Rollout, charged: bool, faults: list[Fault], worlds: Callable[[], dict[int, Any]] | None
+    ) -> Gathered:
+        """With the episodes that ended.  charged: a cost was reported.  worlds: as of a `Standing`, where they say."""
         rollout = rollout if charged else rollout._replace(cost=None)
         episodes, self._running = account(rollout, self._running)
-        return Gathered(rollout, episodes, None, 0, faults)
+        standing = None if worlds is None else Standing(self._running, worlds)
+        return Gathered(rollout, episodes, None, 0, faults, standing)
 
 
 class SinglePath:
     """worlds: to collect in, one for each group.  size, envs: as of `Groups`.  policy: of whose structure every θ is.
-    steps: T.  faults: how many of the worlds' are borne with, where they can be."""
+    steps: T.  faults: how many of the worlds' are borne with, where they can be.  keep: as of `Groups`."""
 
-    def __init__(self, worlds: Sequence[World], size: int, envs: int, policy: Policy, steps: int, faults: int):
+    def __init__(
+        self, worlds: Sequence[World], size: int, envs: int, policy: Policy, steps: int, faults: int, *, keep: bool
+    ):
         self._actor = actor = Stoppable(host_actor(policy, size))
         self._faults = FaultTally(faults)
-        self._groups = Groups(dict(enumerate(worlds)), size, envs, actor, self._faults)
+        self._groups = Groups(dict(enumerate(worlds)), size, envs, actor, self._faults, keep=keep)
         self._account = Account(actor, envs)
         observation, action = worlds[0].observation_space, worlds[0].action_space
         self._form = steps, envs, describe(observation, "observation"), describe(action, "action")
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Collect`."""
-        self._account.reset(seed)
+        self._account.reset(seed, standing)
 
     def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
         """See `Collect`."""
         rollout = empty(*self._form)
         charged = self._groups.collect(self._account.order(params, acted, key), rollout)
-        return self._account.gathered(rollout, charged, self._faults.take())
+        kept = self._groups.keep()
+        return self._account.gathered(rollout, charged, self._faults.take(), None if kept is None else lambda: kept)
 
     def stop(self) -> None:
         """See `Collect`."""
@@ -92,20 +102,27 @@ class SinglePath:
 
 class VinePath:
     """world, policy, steps: as of `SinglePath`.  vine: how large.  every: the number of actions, where the K of a state
-    are all there are; None where they are drawn.
+    are all there are; None where they are drawn.  keep: as of `Groups`.
 
     Raises UsageError for a world that cannot be put back into a state.
     """
 
-    def __init__(self, world: World, policy: Policy, steps: int, vine: Vine, every: int | None):
+    def __init__(self, world: World, policy: Policy, steps: int, vine: Vine, every: int | None, *, keep: bool):
         self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
         self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
+        self._keepable = keepable(world) if keep else None
         self._stopped = False
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Collect`."""
         self._collector.reset(seed)
+        if standing is None:
+            return
+        if self._keepable is None:
+            raise RunError(f"{self._world.name} cannot be put back to where a checkpoint says that it stood")
+        self._keepable.put_back(standing.worlds().get(0))
+        self._collector.running = standing.running
 
     def stop(self) -> None:
         """See `Collect`."""
@@ -134,7 +151,11 @@ class VinePath:
 
         seeds = rng.integers(2**32, size=vine.states, dtype=np.uint32)
         branches, steps = vine.branches(world, trunk, first, follow, seeds, exhaustive=self._every is not None)
-        return Gathered(trunk.rollout, trunk.episodes, branches, steps, [])
+        standing = None
+        if self._keepable is not None:
+            kept = {0: self._keepable.keep()}
+            standing = Standing(self._collector.running, lambda: kept)
+        return Gathered(trunk.rollout, trunk.episodes, branches, steps, [], standing)
 
     def _go_on(self) -> None:
         if self._stopped:
@@ -161,26 +182,28 @@ def _compile(policy: Policy, width: int) -> tuple[Callable[..., Any], Callable[.
     return first, follow
 
 
-def build_gather(config: TrainConfig, worlds: Sequence[World], policy: Policy, *, shared: bool) -> Gather:
+def build_gather(
+    config: TrainConfig, worlds: Sequence[World], policy: Policy, *, shared: bool, keep: bool = False
+) -> Gather:
     """What the scheme of a settled configuration means in these worlds, in this process.
 
     worlds: one for each group.  shared: the world is also evaluated in, or the user's: nothing is done in it that was
-    not asked for just then.
+    not asked for just then.  keep: they are such that can say where they stand.
 
     Raises UsageError where a vine is wanted in a world that cannot be put back into a state.
     """
-    collect = build_collect(config, worlds, policy)
+    collect = build_collect(config, worlds, policy, keep=keep)
     return WhenAsked(collect) if shared else AtOnce(collect)
 
 
-def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy) -> Collect:
+def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy, *, keep: bool = False) -> Collect:
     """How the data of one update is collected. Raises UsageError as `build_gather` does."""
     steps, gamma = config.sampling.rollout, config.sampling.gamma
     assert steps is not None
     assert gamma is not None
     if config.sampling.scheme == "single-path":
         envs = sum(world.envs for world in worlds)
-        return SinglePath(worlds, worlds[0].envs, envs, policy, steps, config.sampling.faults)
+        return SinglePath(worlds, worlds[0].envs, envs, policy, steps, config.sampling.faults, keep=keep)
     states, width, length = config.vine.states, config.vine.actions, config.vine.length
     assert states is not None
     assert width is not None
@@ -188,4 +211,4 @@ def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy) 
     (world,) = worlds
     action = describe(world.action_space, "action")
     every = action.n if isinstance(action, Discrete) and action.n == width else None
-    return VinePath(world, policy, steps, Vine(states, width, length, gamma), every)
+    return VinePath(world, policy, steps, Vine(states, width, length, gamma), every, keep=keep)

@@ -193,6 +193,10 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_every: int | None = None
     """Iterations between checkpoints. Default: 10, in functional worlds 100."""
+    exact_resume: bool = False
+    """Also where the state of the environments cannot be saved: all episodes then begin afresh at every checkpoint,
+    in a run that is never stopped too, so that a resumed one ends with the same numbers. Where it can be saved, a
+    resumed run always does."""
     keep_checkpoints: int = 3
     """How many of them are kept, the last ones, beside the best."""
     stop_at_return: float | None = None

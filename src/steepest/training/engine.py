@@ -44,7 +44,7 @@ class Engine(Protocol):
     """Advances a run."""
 
     def reset(self, snapshot: Snapshot) -> None:
-        """All episodes afresh, seeded by where the run stands."""
+        """The episodes as the snapshot's stand; or afresh, seeded by how far the run is."""
         ...
 
     def advance(self, snapshot: Snapshot) -> Advanced:

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 from steepest.agent import host_actor
 from steepest.distributions import Policy
 from steepest.normaliser import Scaling
+from steepest.sampling.standing import Standing
 from steepest.sampling.workers import Workers
 from steepest.training.collecting import Account
 from steepest.training.gathering import Gathered
@@ -26,10 +27,10 @@ class FromWorkers:
         workers.act_with(actor)
         self._workers, self._account = workers, Account(actor, envs)
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Gather`."""
         self._workers.forget()
-        self._account.reset(seed)
+        self._account.reset(seed, standing)
 
     def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
         """See `Gather`."""
@@ -38,7 +39,7 @@ class FromWorkers:
     def finish(self) -> Gathered:
         """See `Gather`. The rollout is good until the next but one is started."""
         rollout, charged = self._workers.finish()
-        return self._account.gathered(rollout, charged, self._workers.faults.take())
+        return self._account.gathered(rollout, charged, self._workers.faults.take(), self._workers.keep())
 
     def close(self) -> None:
         """See `Gather`."""

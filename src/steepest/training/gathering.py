@@ -15,19 +15,22 @@ from jaxtyping import PRNGKeyArray
 from steepest.batch import Rollout
 from steepest.normaliser import Scaling
 from steepest.sampling.episodes import Episode
+from steepest.sampling.standing import Standing
 from steepest.sampling.vine import Branches
 from steepest.worlds.faults import Fault
 
 
 class Gathered(NamedTuple):
     """rollout: the single path, or the trunk.  episodes: that ended in it.  branches: of a vine.  branch_steps: what
-    they cost, in simulator steps.  faults: of the environments, that were borne with."""
+    they cost, in simulator steps.  faults: of the environments, that were borne with.  standing: where they stand after
+    it; None where that cannot be kept."""
 
     rollout: Rollout
     episodes: list[Episode]
     branches: Branches | None
     branch_steps: int
     faults: list[Fault]
+    standing: Standing | None = None
 
     @property
     def steps(self) -> int:
@@ -38,8 +41,8 @@ class Gathered(NamedTuple):
 class Collect(Protocol):
     """Collects the data of one update from a world that it knows."""
 
-    def reset(self, seed: int) -> None:
-        """All episodes afresh."""
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
+        """All episodes afresh; or as they stood."""
         ...
 
     def __call__(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> Gathered:
@@ -54,8 +57,8 @@ class Collect(Protocol):
 class Gather(Protocol):
     """Data for update after update: `start`, do something else, `finish`."""
 
-    def reset(self, seed: int) -> None:
-        """All episodes afresh; what was started is forgotten."""
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
+        """All episodes afresh, or as they stood; what was started is forgotten."""
         ...
 
     def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
@@ -77,10 +80,10 @@ class WhenAsked:
     def __init__(self, collect: Collect):
         self._collect, self._given = collect, None
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Gather`."""
         self._given = None
-        self._collect.reset(seed)
+        self._collect.reset(seed, standing)
 
     def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
         """See `Gather`."""
@@ -105,10 +108,10 @@ class AtOnce:
         self._thread = ThreadPoolExecutor(1, "collect")
         self._pending: Future[Gathered] | None = None
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Gather`."""
         self._forget()
-        self._collect.reset(seed)
+        self._collect.reset(seed, standing)
 
     def start(self, params: Any, acted: Scaling | None, key: PRNGKeyArray) -> None:
         """See `Gather`."""

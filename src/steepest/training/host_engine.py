@@ -21,6 +21,7 @@ from steepest.training.gathering import Gather
 from steepest.training.learner import IterationInfo, Learner
 from steepest.training.metrics import of_faults, of_iteration
 from steepest.training.persistence import Snapshot
+from steepest.training.standing import HostStands, host_standing
 
 
 class HostEngine:
@@ -33,12 +34,13 @@ class HostEngine:
     def reset(self, snapshot: Snapshot) -> None:
         """See `Engine`."""
         self._started = False
-        self._gather.reset(seed_of(self._config.seed, RESET, snapshot.progress.iteration))
+        standing = host_standing(snapshot.standing, self._config.sampling.envs or 1)
+        self._gather.reset(seed_of(self._config.seed, RESET, snapshot.progress.iteration), standing)
 
     def advance(self, snapshot: Snapshot) -> Advanced:
         """See `Engine`; one iteration."""
         config, start = self._config, time.perf_counter()
-        agent, state, scale, progress, costs = snapshot
+        agent, state, scale, progress, costs, *_ = snapshot
         assert config.sampling.gamma is not None
         if not self._started:
             self._start(snapshot)
@@ -68,8 +70,15 @@ class HostEngine:
             failures=progress.failures + int(Reason(int(step.reason)).failed),
             faults=progress.faults + len(gathered.faults),
         )
+        standing = None if gathered.standing is None else HostStands(gathered.standing)
+        after = snapshot._replace(
+            agent=agent, learner=state, reward_scale=scale, progress=progress, costs=costs, standing=standing
+        )
+        if standing is None and config.exact_resume and progress.iteration % (config.checkpoint_every or 1) == 0:
+            after = after.afresh()
+            self.reset(after)
         if progress.steps < config.steps:
-            self._start(Snapshot(agent, state, scale, progress, costs))
+            self._start(after)
         state, fit, cost_fit = self._learner.fit_critics(state, lesson)
         info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, spread, cost_fit))
         learnt = time.perf_counter()
@@ -85,7 +94,7 @@ class HostEngine:
             "time/learn": learnt - collected,
         }
         row = Row(progress, metrics, episodes, gathered.faults)
-        return Advanced(Snapshot(agent, state, scale, progress, costs), [row], info)
+        return Advanced(after._replace(learner=state, progress=progress), [row], info)
 
     def close(self) -> None:
         """See `Engine`."""

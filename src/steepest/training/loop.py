@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from steepest.training.engine import EVALUATE, Advanced, Engine, Row, seed_of
 from steepest.training.evaluation import play
 from steepest.training.metrics import in_words, of_evaluation
 from steepest.training.persistence import Snapshot
+from steepest.training.recorded import RECENT
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
 from steepest.worlds.faults import Fault
@@ -45,7 +46,6 @@ class Loop:
     callbacks: Sequence[Callback]
     interruption: Interruption
     snapshot: Snapshot
-    returns: list[float] = field(default_factory=list)
     saved: int = -1
     failed: bool = False
     ended: str = ""
@@ -66,7 +66,7 @@ class Loop:
 
     def rescue(self) -> None:
         """Save the last whole iteration, if that was not done, and if it can be."""
-        if self.snapshot.progress.iteration > self.saved:
+        if self.snapshot.progress.iteration > self.saved and self._goes_on_from_here():
             with contextlib.suppress(RunError):  # what is raised already says more than a second failure
                 self.save()
 
@@ -86,37 +86,47 @@ class Loop:
             self.ended = "; ".join(reasons)
         elif progress.steps >= self.config.steps:
             self.ended = "all steps done"
-        if self.ended or progress.iteration // every > self.saved // every:
+        due = progress.iteration // every > self.saved // every
+        if due or (self.ended and (not self.interruption.signal or self._goes_on_from_here())):
             self.save()
+
+    def _goes_on_from_here(self) -> bool:
+        """Whether a resumed run would go on from here as this one would; always, where that was not asked for."""
+        at = self.snapshot.progress.iteration % (self.config.checkpoint_every or 1) == 0
+        return at or not self.config.exact_resume or self.snapshot.standing is not None
 
     def _follow(self, advanced: Advanced) -> list[str]:
         """Evaluate and log. Replaces the snapshot, and returns the reasons to stop."""
-        self.snapshot = advanced.snapshot
+        self.snapshot = advanced.snapshot._replace(recent=self.snapshot.recent)
+        *others, last = advanced.rows
+        reasons = [reason for row in others for reason in self._tell(row, None)]
         evaluated = self._evaluate()
-        known = evaluated if evaluated is not None and len(evaluated) else None
-        reasons: list[str] = []
-        for row in advanced.rows:
-            last = row is advanced.rows[-1]
-            metrics = self._log(row, evaluated if last else None)
-            event = IterationEvent(
-                row.progress.iteration, row.progress.steps, metrics, known if last else None, self.snapshot.agent
-            )
-            reasons += [str(reason) for callback in self.callbacks if (reason := callback(event))]
+        reasons += self._tell(last, evaluated)
         if evaluated is not None and self.disturbed is not None:
+            self.snapshot = self.snapshot.afresh()
             self.disturbed.reset(self.snapshot)
         if diagnosis := self._diagnosis(advanced):
             reasons.append(diagnosis)
             self.failed = True
         return reasons
 
+    def _tell(self, row: Row, evaluated: NDArray[np.float64] | None) -> list[str]:
+        """Log an iteration, and ask the callbacks for reasons to stop."""
+        metrics = self._log(row, evaluated)
+        known = evaluated if evaluated is not None and len(evaluated) else None
+        iteration, steps = row.progress.iteration, row.progress.steps
+        event = IterationEvent(iteration, steps, metrics, known, self.snapshot.agent)
+        return [str(reason) for callback in self.callbacks if (reason := callback(event))]
+
     def _log(self, row: Row, evaluated: NDArray[np.float64] | None) -> dict[str, Any]:
         """Write the row of an iteration, with what only the loop knows, and return it."""
         progress, recorder = row.progress, self.recorder
-        self.returns = (self.returns + [e.ret for e in row.episodes])[-100:]
+        recent = (*self.snapshot.recent, *(e.ret for e in row.episodes))[-RECENT:]
+        self.snapshot = self.snapshot._replace(recent=recent)
         elapsed = max(progress.seconds - recorder.start_seconds, 1e-9)
         metrics = {
             **row.metrics,
-            "return/recent": float(np.mean(self.returns)) if self.returns else math.nan,
+            "return/recent": float(np.mean(recent)) if recent else math.nan,
             **({} if evaluated is None else of_evaluation(evaluated)),
             "iteration": progress.iteration,
             "episodes": progress.episodes,

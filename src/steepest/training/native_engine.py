@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.errors import RunError
 from steepest.geometry import Reason
+from steepest.runs.checkpoint import flatten, restore
 from steepest.sampling.moments import Moments
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Episode
@@ -30,6 +31,7 @@ from steepest.training.learner import IterationInfo, Learner
 from steepest.training.metrics import of_iteration
 from steepest.training.native_program import Carry, RewardMoments, compile_iterations
 from steepest.training.persistence import Progress, Snapshot
+from steepest.training.standing import PREFIX, Stands, Stored
 from steepest.worlds.functional.world import FunctionalWorld
 
 SECONDS = 0.5
@@ -57,14 +59,13 @@ class NativeRuns:
         self._seeds, self._many = np.array(seeds, np.uint32), len(seeds) > 1
         self._capacity = 1 if stepwise else max(1, min(256, _ROWS // (config.batch * len(seeds))))
         self._pace: float | None = None
-        self._underway: Any = None
         self._carry: Carry | None = None
         self._rest: Any = None
         self._run: Any = None
         self._fault: RunError | None = None
 
     def reset(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take the runs up where the snapshots stand, all episodes afresh."""
+        """Take the runs up where the snapshots stand; all episodes afresh, but for a run that says where they stood."""
         copies, envs = self._world.copies, self._world.envs
 
         def first(key: PRNGKeyArray) -> Underway:
@@ -72,10 +73,12 @@ class NativeRuns:
 
         iterations = [snapshot.progress.iteration for snapshot in snapshots]
         keys = self._joined([key_of(s, RESET, i) for s, i in zip(self._seeds, iterations, strict=True)])
-        self._underway = jax.jit(jax.vmap(first) if self._many else first)(keys)
+        underway = jax.jit(jax.vmap(first) if self._many else first)(keys)
+        if not self._many:  # several begin together, and are resumed one by one
+            underway = _taken_up(snapshots[0].standing, underway)
         parts = [_apart(snapshot) for snapshot in snapshots]
         self._rest = parts[0][1]
-        self._carry = self._joined([carry for carry, _ in parts])._replace(underway=self._underway)
+        self._carry = self._joined([carry for carry, _ in parts])._replace(underway=underway)
 
     def advance(self, snapshots: Sequence[Snapshot], live: Sequence[bool]) -> list[Advanced]:
         """A stretch of iterations of all.  snapshots: where the runs stand.  live: those that may stop the others.
@@ -142,11 +145,29 @@ class NativeRuns:
         """One tree with a leading axis of runs, where there are several."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if self._many else trees[0]
 
-    def _split(self, carry: Carry) -> list[Carry]:
+    def _split(self, carry: Any) -> list[Any]:
         return _pieces(carry, len(self._seeds)) if self._many else [carry]
 
     def _of_run(self, unpacked: Any, i: int) -> Any:
         return jax.tree.map(lambda x: x[:, i], unpacked) if self._many else unpacked
+
+
+class NativeStands(NamedTuple):
+    """`Stands` of copies on the device."""
+
+    underway: Underway
+
+    def stored(self) -> Stored:
+        """See `Stands`."""
+        return Stored(None, flatten(self.underway, PREFIX))
+
+
+def _taken_up(standing: Stands | None, new: Underway) -> Underway:
+    """The copies as they stood, or new ones. Raises RunError for what does not fit them."""
+    if isinstance(standing, NativeStands):
+        return standing.underway
+    stored = None if standing is None else standing.stored()
+    return new if stored is None else restore(new, stored.arrays, PREFIX)
 
 
 class NativeEngine:
@@ -173,8 +194,8 @@ def _apart(snapshot: Snapshot) -> tuple[Carry, Any]:
     arrays, rest = eqx.partition(state, eqx.is_array)
     normaliser, scale = snapshot.agent.normaliser, snapshot.reward_scale
     rewards = None
-    if scale is not None:  # the episodes are new ones
-        rewards = RewardMoments(Moments.of(scale.statistics), jnp.zeros(scale.running.shape, jnp.float32))
+    if scale is not None:
+        rewards = RewardMoments(Moments.of(scale.statistics), jnp.asarray(scale.running, jnp.float32))
     return Carry(arrays, None, None if normaliser is None else Moments.of(normaliser), rewards), rest
 
 
@@ -186,11 +207,12 @@ def _snapshot(before: Snapshot, carry: Carry, rest: Any, progress: Progress) -> 
     if carry.rewards is not None:
         scale = RewardScale(carry.rewards.moments.on_host(), np.asarray(carry.rewards.running, np.float64))
     agent = dataclasses.replace(before.agent, policy=learner.policy, normaliser=normaliser)
-    return before._replace(agent=agent, learner=learner, reward_scale=scale, progress=progress)
+    standing = NativeStands(carry.underway)
+    return before._replace(agent=agent, learner=learner, reward_scale=scale, progress=progress, standing=standing)
 
 
 @eqx.filter_jit
-def _pieces(carry: Carry, count: int) -> list[Carry]:
+def _pieces(carry: Any, count: int) -> list[Any]:
     """What belongs to each run: one program, since to take every array apart by itself would take longer."""
     return [jax.tree.map(lambda x, i=i: x[i], carry) for i in range(count)]
 

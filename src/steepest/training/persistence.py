@@ -35,23 +35,41 @@ from steepest.training.recorded import (
     normaliser_of,
     objects_of,
     progress_of,
+    recent_of,
+    running_of,
     space_of,
     spec_of,
+    worlds_of,
 )
 from steepest.training.settings import from_record as from_config_record
 from steepest.training.settings import to_record as config_record
+from steepest.training.standing import PREFIX, Stands, Stored
 
 Arrays = dict[str, np.ndarray]
 
 
 class Snapshot(NamedTuple):
-    """A run between two iterations."""
+    """A run between two iterations.
+
+    standing: of its environments; None where all episodes begin afresh.  recent: the returns that ended last.
+    """
 
     agent: Agent
     learner: LearnerState
     reward_scale: RewardScale | None
     progress: Progress
     costs: CostMeter | None = None
+    standing: Stands | None = None
+    recent: tuple[float, ...] = ()
+
+    def afresh(self) -> Snapshot:
+        """The same, with all episodes at their beginning."""
+        scale, costs = self.reward_scale, self.costs
+        return self._replace(
+            reward_scale=None if scale is None else scale.afresh(),
+            costs=None if costs is None else dataclasses.replace(costs, scale=costs.scale.afresh()),
+            standing=None,
+        )
 
 
 def contents(snapshot: Snapshot, logs: dict[str, int], origin: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -60,13 +78,17 @@ def contents(snapshot: Snapshot, logs: dict[str, int], origin: dict[str, Any]) -
     logs: the byte offsets of the run's logs at this moment.  origin: of `origin_of`.
     """
     agent, scale = snapshot.agent, snapshot.reward_scale
+    stored = None if snapshot.standing is None else snapshot.standing.stored()
     arrays = flatten(snapshot.learner, "learner")
     if agent.normaliser is not None:
         arrays |= _normaliser_arrays(agent.normaliser, "normaliser")
-    if scale is not None:
-        arrays |= _normaliser_arrays(scale.statistics, "reward_scale")
-    if snapshot.costs is not None:
-        arrays |= _normaliser_arrays(snapshot.costs.scale.statistics, "cost_scale")
+    scales = {"reward_scale": scale, "cost_scale": None if snapshot.costs is None else snapshot.costs.scale}
+    for name, each in scales.items():
+        if each is not None:
+            arrays |= _normaliser_arrays(each.statistics, name)
+            arrays |= {} if stored is None else {f"{name}.running": each.running}
+    if stored is not None:
+        arrays |= stored.arrays
     info = {
         "observation": to_record(agent.observation),
         "action": to_record(agent.action),
@@ -76,6 +98,8 @@ def contents(snapshot: Snapshot, logs: dict[str, int], origin: dict[str, Any]) -
         if snapshot.costs is None
         else [list(sums) for sums in (snapshot.costs.all, *snapshot.costs.window)],
         "logs": logs,
+        "recent": list(snapshot.recent),
+        "worlds": None if stored is None else {"record": stored.record},
         **origin,
     }
     return arrays, info
@@ -110,7 +134,12 @@ def read(path: str | Path, checkpoint: str = "last") -> tuple[Arrays, dict[str, 
         arrays, info = checkpoint_file.load(Path(path).resolve())
     else:
         raise UsageError(f"{path} is one checkpoint, and has no {checkpoint!r} in it: give the run folder")
-    for part in (progress_of, logs_of):  # nobody asks for these here, but what is false in a part is not believed
+    for part in (
+        progress_of,
+        logs_of,
+        recent_of,
+        worlds_of,
+    ):  # nobody asks for these here, but what is false in a part is not believed
         part(info)
     return arrays, info
 
@@ -161,24 +190,33 @@ def _template(spec: PolicySpec) -> Any:
     )
 
 
-def restore_learner(
-    template: LearnerState, arrays: Arrays, info: dict[str, Any], envs: int
-) -> tuple[LearnerState, RewardScale | None, Progress]:
-    """What a resumed run goes on from. The episodes under way are lost: the running discounted sums start at 0."""
-    learner = restore(template, arrays, "learner")
-    statistics = normaliser_of(arrays, "reward_scale", ())
-    scale = None if statistics is None else RewardScale(statistics, np.zeros(envs))
-    return learner, scale, progress_of(info)
+def restore_snapshot(template: Snapshot, arrays: Arrays, info: dict[str, Any], envs: int, policy: Any) -> Snapshot:
+    """What a resumed run goes on from.
+
+    template: as it began.  envs: B.  policy: of `restore_agent`.  Where the checkpoint does not say where the
+    environments stand, all episodes begin afresh.
+    """
+    agent, learner = restore_agent(arrays, info, policy), restore(template.learner, arrays, "learner")
+    costs = template.costs
+    scale, cost_scale = (_scale(arrays, name, envs) for name in ("reward_scale", "cost_scale"))
+    if costs is not None and cost_scale is not None:
+        every, *window = costs_of(info)
+        costs = dataclasses.replace(costs, scale=cost_scale, all=every, window=tuple(window))
+    agent = dataclasses.replace(agent, policy=learner.policy)
+    return Snapshot(agent, learner, scale, progress_of(info), costs, _standing(arrays, info), recent_of(info))
 
 
-def restore_costs(template: CostMeter | None, arrays: Arrays, info: dict[str, Any]) -> CostMeter | None:
-    """What the costs of a resumed run are measured from."""
-    statistics = normaliser_of(arrays, "cost_scale", ())
-    if template is None or statistics is None:
-        return template
-    scale = RewardScale(statistics, np.zeros(template.envs))
-    every, *window = costs_of(info)
-    return dataclasses.replace(template, scale=scale, all=every, window=tuple(window))
+def _scale(arrays: Arrays, name: str, envs: int) -> RewardScale | None:
+    statistics = normaliser_of(arrays, name, ())
+    return None if statistics is None else RewardScale(statistics, running_of(arrays, name, envs))
+
+
+def _standing(arrays: Arrays, info: dict[str, Any]) -> Stored | None:
+    """Where the environments stood; None where the checkpoint does not say."""
+    if info.get("worlds") is None:
+        return None
+    mine = {name: array for name, array in arrays.items() if name.startswith(f"{PREFIX}.")}
+    return Stored(worlds_of(info), mine)
 
 
 def restore_critic(template: Critic, arrays: Arrays) -> tuple[Critic, np.float32]:

@@ -22,6 +22,8 @@ from steepest.spaces import Box, Space
 
 _LARGEST = 2**53
 """Of a counter: up to here a reader that has but floats has it exactly."""
+RECENT = 100
+"""Returns that are remembered, of the episodes that ended last."""
 _NUMBERS = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
 _DTYPES = {*_NUMBERS, "float16", "float32", "float64"}
 
@@ -47,7 +49,7 @@ def progress_of(info: dict[str, Any]) -> Progress:
         raise RunError(f"the checkpoint's counters are damaged: there is no {min(unknown)!r:.80}")
     for name, value in record.items():
         whole = type(value) is int and 0 <= value <= _LARGEST
-        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        real = _is_real(value)
         if not {"seconds": real and value >= 0, "best": real or value is None}.get(name, whole):
             raise RunError(f"the checkpoint's counters are damaged: {name} is {value!r:.80}")
     return Progress(**record)
@@ -61,6 +63,31 @@ def logs_of(info: dict[str, Any]) -> dict[str, int]:
         if type(value) is not int or not 0 <= value <= _LARGEST:
             raise RunError(f"the checkpoint is damaged: the length of its {name} is {value!r:.80}")
     return record
+
+
+def recent_of(info: dict[str, Any]) -> tuple[float, ...]:
+    """The returns of the episodes that ended last."""
+    recent = info.get("recent", [])  # of an earlier version there are none
+    if not isinstance(recent, list) or not all(_is_real(x) for x in recent) or len(recent) > RECENT:
+        raise RunError(f"the checkpoint is damaged: its recent returns are {recent!r:.80}")
+    return tuple(map(float, recent))
+
+
+def worlds_of(info: dict[str, Any]) -> Any:
+    """What the checkpoint says of where the environments stood, beside arrays; None where it does not."""
+    worlds = info.get("worlds")
+    if worlds is not None and (not isinstance(worlds, dict) or set(worlds) != {"record"}):
+        raise RunError(f"the checkpoint is damaged: its worlds are {worlds!r:.80}")
+    return None if worlds is None else worlds["record"]
+
+
+def running_of(arrays: dict[str, np.ndarray], prefix: str, envs: int) -> np.ndarray:
+    """[B] the discounted sums of the episodes under way; 0 where the checkpoint has none."""
+    running = arrays.get(f"{prefix}.running", np.zeros(envs))
+    if running.shape != (envs,) or running.dtype != np.float64 or not np.isfinite(running).all():
+        has = f"{running.dtype.name}{list(running.shape)}"
+        raise RunError(f"the checkpoint's statistics are damaged: {prefix}.running is {has} for {envs} environments")
+    return running.copy()
 
 
 def objects_of(info: dict[str, Any]) -> Sequence[str]:
@@ -77,6 +104,10 @@ def costs_of(info: dict[str, Any]) -> list[Sums]:
     if not isinstance(record, list) or not record or not all(_is_sums(each) for each in record):
         raise RunError(f"the checkpoint's costs are damaged: {record!r:.80}")
     return [Sums(float(cost), steps, episodes) for cost, steps, episodes in record]
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_sums(each: Any) -> bool:

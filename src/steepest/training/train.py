@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,15 +35,14 @@ from steepest.training.persistence import (
     Snapshot,
     best_return,
     needs,
-    restore_agent,
-    restore_costs,
-    restore_learner,
+    restore_snapshot,
 )
 from steepest.training.recorded import objects_of
 from steepest.training.running import Run, ended_run, last_evaluation, open_loop
 from steepest.training.seeds import train_seeds
 from steepest.training.settings import from_record, with_settings
 from steepest.training.signals import Interruption
+from steepest.training.standing import begins_afresh
 from steepest.worlds import is_made
 from steepest.worlds.world import World
 
@@ -131,6 +131,7 @@ def resume(
     algorithm: Algorithm | None = None,
     policy: Any = None,
     steps: int | None = None,
+    afresh: bool = False,
     callbacks: Sequence[Callback] = (),
     quiet: bool = True,
     console: Console | None = None,
@@ -139,9 +140,13 @@ def resume(
 
     path: the run folder.  env, algorithm, policy: needed where the run was given objects or a module of yours; an id
     with a module prefix must be repeated here, since a file's word imports nothing.  steps: a new total.
+    afresh: begin all episodes afresh, as after a change of the environment's own code.
 
-    The logs are cut back to the checkpoint; episodes under way are lost and start anew. Raises UsageError if `path` is
-    no run folder or the run has ended, RunError if its files are damaged.
+    The logs are cut back to the checkpoint. Where the environments stood is in it for functional ones, MuJoCo's and all
+    whose state is plain data: the run then ends with the numbers that it would have had. Of others, of objects, and of
+    other versions of Gymnasium or MuJoCo the episodes begin afresh.
+
+    Raises UsageError if `path` is no run folder or the run has ended, RunError if its files are damaged.
     """
     wall = time.perf_counter()
     folder = RunFolder.open(path)
@@ -154,21 +159,23 @@ def resume(
     needs(info, "env", env, "st.resume(path, env=…)")
     needs(info, "algorithm", algorithm, "st.resume(path, algorithm=…)")
     with ExitStack() as stack:
-        given = config.env if env is None else env
+        trained, given = config.env, config.env if env is None else env
         if is_made(given):  # of which the file knows nothing
             config = with_settings(config, {"group": None, "workers": None})
         config, world, workers = place(stack, config, given, policy, allow_import=env is not None)
         learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
-        agent = restore_agent(arrays, info, policy)
         template = first_snapshot(config, learner, world, policy)
-        state, scale, progress = restore_learner(template.learner, arrays, info, config.sampling.envs or 1)
+        snapshot = restore_snapshot(template, arrays, info, config.sampling.envs or 1, policy)
+        if why := "it was asked for" if afresh else begins_afresh(info, trained, given):
+            if snapshot.standing is not None and not afresh:
+                warnings.warn(f"all episodes begin afresh: {why}", stacklevel=2)
+            snapshot = snapshot.afresh()
+        progress = snapshot.progress
         if progress.steps >= config.steps:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
         if best_return(folder) is None:
             progress = progress._replace(best=None)
-        agent = dataclasses.replace(agent, policy=state.policy)
-        costs = restore_costs(template.costs, arrays, info)
-        snapshot = Snapshot(agent, state, scale, progress._replace(resumed=progress.resumed + 1), costs)
+        snapshot = snapshot._replace(progress=progress._replace(resumed=progress.resumed + 1))
         objects = objects_of(info)
         engine = engine_of(stack, config, learner, world, given, snapshot, workers, callbacks)
         return _run(config, engine, world, given, folder, snapshot, callbacks, quiet, console, wall, found, objects)

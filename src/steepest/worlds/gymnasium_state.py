@@ -11,25 +11,28 @@ An attribute that is neither plain nor known to be constant is refused: a snapsh
 
 from __future__ import annotations
 
-import copy
+import inspect
 import types
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 
-from steepest.errors import UsageError
+from steepest.errors import RunError, UsageError
 from steepest.worlds.answers import not_finite, raised
 from steepest.worlds.settable import refusal
+from steepest.worlds.simulators import Plain, simulator_of
+from steepest.worlds.state_record import GeneratorState
 from steepest.worlds.world import Transition
 
 _CONSTANT = {"spec", "metadata", "observation_structure", "_saved_kwargs", "_cached_spec", "_metadata",
              "_ezpickle_args", "_ezpickle_kwargs"}  # fmt: skip
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic)
+_PLAINEST = {type(None), bool, int, float, str}
 _IGNORED = (gymnasium.Space, EnvSpec, type, types.FunctionType, types.MethodType, types.ModuleType,
             types.BuiltinFunctionType)  # fmt: skip
 _SIMULATOR = {"MjModel", "MjData", "MujocoRenderer"}
@@ -48,8 +51,16 @@ class EnvironmentState(NamedTuple):
     ended: bool
 
 
-class _Generator(NamedTuple):
-    state: Any
+class WorldState(NamedTuple):
+    """All environments of a world, and what it knows of them besides: for another process, and for a file.
+
+    seed, steps, renewed: as the world keeps them.
+    """
+
+    envs: list[EnvironmentState]
+    seed: int | None
+    steps: int
+    renewed: np.ndarray
 
 
 class GymnasiumStates:
@@ -63,8 +74,19 @@ class GymnasiumStates:
             where = f"its environments are out of reach in a {type(world._env).__name__}"
             raise refusal(world.name, where)
         self.name, self.envs, self._world = world.name, world.envs, world
-        self._layers = [_layers(env) for env in world._env.envs]
-        self._simulators = [_simulator(world.name, layers[-1]) for layers in self._layers]
+        self._made, self._layers, self._simulators = list[Any](), list[list[Any]](), list[Plain]()
+        for i in range(world.envs):
+            self._made.append(None)
+            self._layers.append([])
+            self._simulators.append(Plain())
+            self._look(i)
+
+    def _look(self, i: int) -> None:
+        self._made[i] = env = self._world._env.envs[i]
+        self._layers[i] = _layers(env)
+        inmost = self._layers[i][-1]
+        self._simulators[i] = simulator_of(inmost)
+        _plain(self.name, inmost, self._simulators[i].skips(inmost))  # says at the start what cannot be copied
 
     @property
     def obs(self) -> np.ndarray:
@@ -93,6 +115,28 @@ class GymnasiumStates:
         world._env._autoreset_envs = ended.copy()
         return world._obs
 
+    def keep(self) -> WorldState:
+        """See `Keepable.keep`: without what is constant, which may be nothing that another process could be sent."""
+        world = self._world
+        states = [self._get(i, constants=False) for i in range(self.envs)]
+        return WorldState(states, world._seed, world._steps, world._renewed.copy())
+
+    def put_back(self, kept: Any) -> None:
+        """See `Keepable.put_back`."""
+        try:
+            states, seed, steps, renewed = kept
+            states = [EnvironmentState(*state) for state in states]
+            for state, layers in zip(states, self._layers, strict=True):
+                _check_layers(self._world, state, layers)
+            self.set_state(states)
+            if renewed.shape != (self.envs,) or not isinstance(steps, int) or not isinstance(seed, int | None):
+                raise ValueError("its counters are none")
+        except RunError:
+            raise
+        except Exception as error:  # of the environment's own, too: whatever it was given is not what it gave
+            raise RunError(f"{self.name}: the state that was kept does not fit: {error!s:.200}") from error
+        self._world._seed, self._world._steps, self._world._renewed = seed, steps, renewed.copy()
+
     def advance(self, action: np.ndarray, running: np.ndarray) -> Transition:
         """See `SettableWorld.advance`."""
         world, action = self._world, self._world._actions(action)
@@ -110,80 +154,13 @@ class GymnasiumStates:
         world._obs = obs
         return Transition(paid, obs, terminated, truncated, np.array(running, bool))
 
-    def _get(self, i: int) -> EnvironmentState:
-        layers = [_plain(self.name, layer, skip=self._simulators[i].skips(layer)) for layer in self._layers[i]]
+    def _get(self, i: int, constants: bool = True) -> EnvironmentState:
+        if self._made[i] is not self._world._env.envs[i]:  # another one, after a fault
+            self._look(i)
+        simulator = self._simulators[i]
+        layers = [_plain(self.name, layer, simulator.skips(layer), constants) for layer in self._layers[i]]
         world = self._world
         return EnvironmentState(layers, self._simulators[i].get(), world.obs[i].copy(), bool(world._ghost[i]))
-
-
-class _Plain:
-    """An environment that is its attributes."""
-
-    def skips(self, layer: Any) -> bool:
-        return False
-
-    def get(self) -> Any:
-        return None
-
-    def set(self, own: Any) -> None:
-        pass
-
-
-class _Own(_Plain):
-    """An environment that takes its own snapshots; its generators are ours all the same."""
-
-    def __init__(self, env: Any):
-        self._env = env
-
-    def skips(self, layer: Any) -> bool:
-        return layer is self._env
-
-    def get(self) -> Any:
-        return copy.deepcopy(self._env.get_state())
-
-    def set(self, own: Any) -> None:
-        self._env.set_state(copy.deepcopy(own))
-
-
-class _Mujoco(_Plain):
-    """model, data: MuJoCo's."""
-
-    def __init__(self, env: Any):
-        import mujoco
-
-        self._model, self._data, self._mujoco = env.model, env.data, cast(Any, mujoco)
-        self._kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        self._size = self._mujoco.mj_stateSize(env.model, self._kind)
-        self._derived = _fixed_arrays(env.data)
-
-    def get(self) -> Any:
-        state = np.empty(self._size)
-        self._mujoco.mj_getState(self._model, self._data, state, self._kind)
-        return state, [array.copy() for array in self._derived]
-
-    def set(self, own: Any) -> None:
-        state, derived = own
-        self._mujoco.mj_setState(self._model, self._data, state, self._kind)
-        self._mujoco.mj_forward(self._model, self._data)  # contacts, which have no place of their own
-        for array, value in zip(self._derived, derived, strict=True):
-            array[...] = value
-
-
-def _fixed_arrays(data: Any) -> list[np.ndarray]:
-    """Views of all arrays of MjData whose sizes the model fixes: they lie in one block of memory, qpos first."""
-    begin, end = data.qpos.ctypes.data, data.qpos.ctypes.data + data.nbuffer
-    arrays = (getattr(data, name) for name in dir(data) if not name.startswith("_"))
-    return [x for x in arrays if isinstance(x, np.ndarray) and x.size and begin <= x.ctypes.data < end]
-
-
-def _simulator(name: str, env: Any) -> _Plain:
-    own = getattr(type(env), "set_state", None)
-    is_mujoco = type(getattr(env, "data", None)).__name__ == "MjData" and hasattr(env, "model")
-    if callable(getattr(env, "get_state", None)) and own is not None:
-        return _Own(env)
-    found = _Mujoco(env) if is_mujoco else _Plain()
-    _plain(name, env)  # says at the start what cannot be copied
-    return found
 
 
 def _layers(env: Any) -> list[Any]:
@@ -194,15 +171,24 @@ def _layers(env: Any) -> list[Any]:
     return layers
 
 
-def _plain(name: str, layer: Any, skip: bool = False) -> dict[str, Any]:
-    """A copy of the attributes that may change; of the generators alone where the environment says the rest itself."""
+def _plain(name: str, layer: Any, skip: bool = False, constants: bool = True) -> dict[str, Any]:
+    """A copy of the attributes that may change; of the generators alone where the environment says the rest itself.
+
+    constants: also spaces, functions and the like, which an attribute may hold one after the other.
+    """
     copied = {}
     for attribute, value in vars(layer).items():
+        if type(value) in _PLAINEST:  # nearly all of them, at once
+            if not skip and attribute not in _CONSTANT:
+                copied[attribute] = value
+            continue
         if isinstance(value, np.random.Generator):
-            copied[attribute] = _Generator(value.bit_generator.state)
+            copied[attribute] = GeneratorState(dict(value.bit_generator.state))
             continue
         inner = attribute == "env" and isinstance(layer, gymnasium.Wrapper)
         if skip or inner or attribute in _CONSTANT or type(value).__name__ in _SIMULATOR:
+            continue
+        if not constants and isinstance(value, _IGNORED):
             continue
         try:
             copied[attribute] = _copy(value)
@@ -228,9 +214,23 @@ def _copy(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
+def _check_layers(world: Any, state: EnvironmentState, layers: list[Any]) -> None:
+    """Raise ValueError for attributes that these have by their class, such as a method, and for no observation."""
+    if len(state.layers) != len(layers):
+        raise ValueError(f"{len(state.layers)} layers, not {len(layers)}")
+    for layer, plain in zip(layers, state.layers, strict=True):
+        for attribute in plain:
+            of_class = inspect.getattr_static(type(layer), attribute, None)
+            if not attribute.isidentifier() or hasattr(of_class, "__get__") or attribute in _CONSTANT | {"env"}:
+                raise ValueError(f"{type(layer).__name__} cannot be given {attribute!r:.40}")
+    expected = world._observe(np.zeros(world._shape[1:], world.observation_space.dtype))
+    if state.obs.shape != expected.shape or state.obs.dtype != expected.dtype or type(state.ended) is not bool:
+        raise ValueError(f"an observation {state.obs.dtype}{list(state.obs.shape)}")
+
+
 def _restore(layer: Any, plain: dict[str, Any]) -> None:
     for attribute, value in plain.items():
-        if not isinstance(value, _Generator):
+        if not isinstance(value, GeneratorState):
             setattr(layer, attribute, _copy(value))
             continue
         if not isinstance(getattr(layer, attribute, None), np.random.Generator):

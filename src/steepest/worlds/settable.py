@@ -17,12 +17,33 @@ from typing import Any, Protocol
 import numpy as np
 
 from steepest.errors import UsageError
+from steepest.worlds.state_record import from_record, to_record
 from steepest.worlds.world import Transition, World
 
 _INSTEAD = (
     "single path needs no such thing: leave the scheme at single-path; or give the unwrapped environment two methods, "
     "get_state() → state and set_state(state)"
 )
+
+
+_MOST = 1000
+"""Parts of the state of one environment, and kilobytes of it, that are kept with every rollout: MuJoCo's have tens. One
+that carries a table of data with it has more."""
+
+
+class Keepable(Protocol):
+    """A world that another process can take up where it stands."""
+
+    def keep(self) -> Any:
+        """Where all environments stand: plain data, as of `state_record.py`, which later steps leave as it is."""
+        ...
+
+    def put_back(self, kept: Any) -> None:
+        """Stand there: what follows is the same to the bit as it was after `keep`. It was reset before.
+
+        Raises RunError for what is not of such a world.
+        """
+        ...
 
 
 class SettableWorld(Protocol):
@@ -80,6 +101,35 @@ def settable(world: World) -> SettableWorld:
     if not _replays(world, found):
         raise refusal(world.name, "what follows a state is not the same after the environment was put back into it")
     return found
+
+
+def keepable(world: World) -> Keepable | None:
+    """The world as one that can be taken up elsewhere, as far as can be seen from outside; None where it cannot.
+
+    It was reset. Nothing is stepped, so that it stands where it stood: `keeps` tries it out.
+    """
+    found: Any = world
+    if world.backend == "gymnasium":
+        from steepest.worlds.gymnasium_state import GymnasiumStates
+
+        try:
+            found = GymnasiumStates(world)
+        except UsageError:
+            return None
+    return found if callable(getattr(found, "keep", None)) and callable(getattr(found, "put_back", None)) else None
+
+
+def keeps(world: World) -> bool:
+    """Whether the world goes on from where it was put back as it did before, through a file; tried out, and reset."""
+    try:
+        settable(world)
+        found = keepable(world)
+        if found is None:
+            return False
+        found.put_back(from_record(*to_record(found.keep(), _MOST * world.envs)))
+    except Exception:  # whatever an environment of the user's makes of it, the run does without
+        return False
+    return True
 
 
 def refusal(name: str, why: str) -> UsageError:

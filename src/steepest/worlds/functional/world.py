@@ -92,7 +92,7 @@ class FunctionalWorld:
 
     def get_state(self, envs: Sequence[int] | None = None) -> list[Any]:
         """See `SettableWorld.get_state`."""
-        host = jax.tree.map(np.asarray, self.stand._replace(key=jax.random.key_data(self.stand.key)))
+        host = jax.tree.map(np.asarray, plain(self.stand))
         return [jax.tree.map(lambda x, i=i: x[i], host) for i in (range(self.envs) if envs is None else envs)]
 
     def set_state(self, states: Sequence[Any], seeds: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
@@ -106,6 +106,19 @@ class FunctionalWorld:
             keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
             stand = stand._replace(key=keys, drawn=jnp.zeros_like(stand.drawn))
         return self._put(stand)
+
+    def keep(self) -> list[np.ndarray]:
+        """See `Keepable.keep`."""
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(plain(self.stand))]
+
+    def put_back(self, kept: Any) -> None:
+        """See `Keepable.put_back`."""
+        here, structure = jax.tree.flatten(plain(self.stand))
+        fits = isinstance(kept, list) and [_form(x) for x in kept] == [_form(x) for x in here]
+        if not fits:
+            raise RunError(f"{self.name}: the state that was kept does not fit")
+        stand = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in kept])
+        self._put(stand._replace(key=jax.random.wrap_key_data(stand.key)))
 
     def advance(self, action: np.ndarray, running: np.ndarray) -> Transition:
         """See `SettableWorld.advance`. A copy that ends stays where it is."""
@@ -139,6 +152,15 @@ class FunctionalWorld:
                 env = int(np.argwhere(~np.isfinite(array))[0][0])
                 raise RunError(f"{self.name}: environment {env} of {self.envs} returned {what} that is not finite")
         return Transition(reward, next_obs, terminated, truncated, valid, cost)  # type: ignore[arg-type]
+
+
+def plain(stand: Stand) -> Stand:
+    """With the random keys as numbers."""
+    return stand._replace(key=jax.random.key_data(stand.key))
+
+
+def _form(leaf: Any) -> Any:
+    return getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
 
 
 def _where_running(copies: Copies) -> Any:
