@@ -60,15 +60,15 @@ class Victim:
         assert process.returncode in (0, KILLED), said[1].decode()[-2000:]
         if process.returncode == KILLED:
             self.struck[self._where()] += 1
-        return process.returncode == 0
+        return process.returncode == 0 or (started and RunFolder(self.folder).finished)
 
     def _where(self) -> str:
         if not (self.folder / "checkpoints" / "last.safetensors").exists():
             return "before its first checkpoint"
-        if (self.folder / "evaluation.json").exists():
-            return "after its last evaluation"
         _, info = RunFolder.open(self.folder).load_checkpoint("last")
-        return "while it ran" if info["progress"]["iteration"] else "in its first iterations"
+        if info["ended"] is not None:
+            return "after its last iteration"
+        return "while it ran" if info["progress"]["iteration"] else "before its second checkpoint"
 
 
 @pytest.mark.parametrize("world", CASES)

@@ -266,3 +266,33 @@ def _sample(space: Any, rng: np.random.Generator) -> Any:
     if hasattr(space, "n"):
         return rng.integers(space.n)
     return rng.uniform(-1, 1, space.shape).astype(np.float32)
+
+
+class TestTheEnd:
+    """A run that is killed between its last checkpoint and what it leaves at its end."""
+
+    def test_the_last_evaluation_is_made_up_for(self, tmp_path: Path) -> None:
+        run = st.train("CartPole-v1", out=tmp_path / "run", **{**SMALL, "steps": 512})
+        with pytest.raises(st.UsageError, match="has done its 512 steps"):
+            st.resume(run.path)
+        whole = (run.path / "evaluation.json").read_text()
+        for missing in ("evaluation.json", "learning_curve.png"):
+            (run.path / missing).unlink()
+            after = st.resume(run.path)
+            assert (after.new_steps, after.ended, after.exit_code) == (0, "all steps done", 0)
+            assert (run.path / "evaluation.json").read_text() == whole
+            assert (run.path / "learning_curve.png").exists()
+
+    def test_it_goes_no_further_than_it_had_come(self, tmp_path: Path) -> None:
+        run = st.train("CartPole-v1", out=tmp_path / "run", callbacks=[lambda event: "enough"], **SMALL)
+        assert len(run.metrics) == 1
+        (run.path / "evaluation.json").unlink()
+        after = st.resume(run.path)
+        assert (len(after.metrics), after.ended) == (1, "enough")
+        np.testing.assert_array_equal(after.evaluation, run.evaluation)
+        assert len(st.resume(run.path, callbacks=[lambda event: "enough"]).metrics) == 2  # asked once more, it goes on
+
+    def test_more_steps_are_more_steps(self, tmp_path: Path) -> None:
+        run = st.train("CartPole-v1", out=tmp_path / "run", **{**SMALL, "steps": 512})
+        (run.path / "evaluation.json").unlink()
+        assert st.resume(run.path, steps=1024).steps >= 1024

@@ -79,6 +79,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def evaluation_path(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
     def learning_curve_path(self) -> Path:
         return self.path / "learning_curve.png"
 
@@ -167,7 +171,20 @@ class RunFolder:
 
     def write_evaluation(self, evaluation: dict[str, Any]) -> None:
         """Write evaluation.json: the returns of the last agent, and the seed that gives them again."""
-        write_json(self.path / "evaluation.json", evaluation)
+        write_json(self.evaluation_path, evaluation)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was written that a run leaves at its end."""
+        return self.evaluation_path.exists() and self.learning_curve_path.exists()
+
+    def forget_end(self) -> None:
+        """Remove what a run leaves at its end: it goes on. Raises RunError where the system refuses."""
+        for path in (self.evaluation_path, self.learning_curve_path):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise failure("remove", path, error) from error
 
     def write_meta(self, device: dict[str, Any]) -> None:
         """Write meta.json: versions, platform, git commit, command line, time, and `device`: what JAX runs on."""

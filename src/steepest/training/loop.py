@@ -22,7 +22,7 @@ from steepest.training.engine import EVALUATE, Advanced, Engine, Row, seed_of
 from steepest.training.evaluation import play
 from steepest.training.metrics import in_words, of_evaluation
 from steepest.training.persistence import Snapshot
-from steepest.training.recorded import RECENT
+from steepest.training.recorded import RECENT, Ended
 from steepest.training.recorder import Recorder
 from steepest.training.signals import Interruption
 from steepest.worlds.faults import Fault
@@ -50,14 +50,20 @@ class Loop:
     failed: bool = False
     ended: str = ""
 
+    def __post_init__(self) -> None:
+        if self.snapshot.ended is not None:
+            self.ended, self.failed = self.snapshot.ended
+
     def run(self, engine: Engine) -> None:
-        """Iterate until the steps are done, a callback stops it, updates keep failing, or a signal comes.
+        """Iterate until the steps are done, a callback stops it, updates keep failing, or a signal comes; not at all
+        where it had come so far before.
 
         Whatever is raised, the last whole iteration is saved first.
         """
         try:
             engine.reset(self.snapshot)
             self.save()
+            self.recorder.folder.forget_end()
             while not self.ended:
                 self.take(engine.advance(self.snapshot))
         except BaseException:
@@ -72,7 +78,8 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint that a resumed run goes on from."""
-        self.recorder.checkpoint(self.snapshot)
+        ended = Ended(self.ended, self.failed) if self.ended and not self.interruption.signal else None
+        self.recorder.checkpoint(self.snapshot._replace(ended=ended))
         self.saved = self.snapshot.progress.iteration
 
     def take(self, advanced: Advanced) -> None:

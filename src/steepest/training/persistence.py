@@ -29,8 +29,10 @@ from steepest.spaces import to_record
 from steepest.training.config import TrainConfig
 from steepest.training.learner import LearnerState
 from steepest.training.recorded import (
+    Ended,
     Progress,
     costs_of,
+    ended_of,
     logs_of,
     normaliser_of,
     objects_of,
@@ -52,6 +54,7 @@ class Snapshot(NamedTuple):
     """A run between two iterations.
 
     standing: of its environments; None where all episodes begin afresh.  recent: the returns that ended last.
+    ended: that the run was over then, if it was; a signal does not end one.
     """
 
     agent: Agent
@@ -61,6 +64,7 @@ class Snapshot(NamedTuple):
     costs: CostMeter | None = None
     standing: Stands | None = None
     recent: tuple[float, ...] = ()
+    ended: Ended | None = None
 
     def afresh(self) -> Snapshot:
         """The same, with all episodes at their beginning."""
@@ -99,6 +103,7 @@ def contents(snapshot: Snapshot, logs: dict[str, int], origin: dict[str, Any]) -
         else [list(sums) for sums in (snapshot.costs.all, *snapshot.costs.window)],
         "logs": logs,
         "recent": list(snapshot.recent),
+        "ended": snapshot.ended,
         "worlds": None if stored is None else {"record": stored.record},
         **origin,
     }
@@ -134,12 +139,8 @@ def read(path: str | Path, checkpoint: str = "last") -> tuple[Arrays, dict[str, 
         arrays, info = checkpoint_file.load(Path(path).resolve())
     else:
         raise UsageError(f"{path} is one checkpoint, and has no {checkpoint!r} in it: give the run folder")
-    for part in (
-        progress_of,
-        logs_of,
-        recent_of,
-        worlds_of,
-    ):  # nobody asks for these here, but what is false in a part is not believed
+    # nobody asks for these here, but what is false in a part is not believed
+    for part in (progress_of, logs_of, recent_of, worlds_of, ended_of):
         part(info)
     return arrays, info
 
@@ -203,7 +204,8 @@ def restore_snapshot(template: Snapshot, arrays: Arrays, info: dict[str, Any], e
         every, *window = costs_of(info)
         costs = dataclasses.replace(costs, scale=cost_scale, all=every, window=tuple(window))
     agent = dataclasses.replace(agent, policy=learner.policy)
-    return Snapshot(agent, learner, scale, progress_of(info), costs, _standing(arrays, info), recent_of(info))
+    progress, standing, recent = progress_of(info), _standing(arrays, info), recent_of(info)
+    return Snapshot(agent, learner, scale, progress, costs, standing, recent, ended_of(info))
 
 
 def _scale(arrays: Arrays, name: str, envs: int) -> RewardScale | None:

@@ -42,6 +42,23 @@ class Progress(NamedTuple):
     faults: int = 0
 
 
+class Ended(NamedTuple):
+    """Why a run was over, in words, and whether that is a failure."""
+
+    why: str
+    failed: bool
+
+
+def ended_of(info: dict[str, Any]) -> Ended | None:
+    """That the run was over at the checkpoint, if it was."""
+    ended = info.get("ended")
+    if ended is None:
+        return None
+    if not isinstance(ended, list) or [type(x) for x in ended] != [str, bool]:
+        raise RunError(f"the checkpoint is damaged: it ended {ended!r:.80}")
+    return Ended(*ended)
+
+
 def progress_of(info: dict[str, Any]) -> Progress:
     """The counters in a checkpoint. Raises RunError for one that is unknown or cannot be."""
     record = _object(info, "progress")

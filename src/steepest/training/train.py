@@ -171,7 +171,9 @@ def resume(
                 warnings.warn(f"all episodes begin afresh: {why}", stacklevel=2)
             snapshot = snapshot.afresh()
         progress = snapshot.progress
-        if progress.steps >= config.steps:
+        if folder.finished or (progress.steps < config.steps and steps is not None):
+            snapshot = snapshot._replace(ended=None)  # it is to go on
+        if progress.steps >= config.steps and snapshot.ended is None:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
         if best_return(folder) is None:
             progress = progress._replace(best=None)
