@@ -23,7 +23,7 @@ install_import_hook([f"steepest.{room}" for room in (*CHECKED, "sampling.advanta
 @pytest.fixture(autouse=True)
 def no_cache_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """`main` in this process leaves the switches of JAX and the user's cache as they are; a subprocess has its own."""
-    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
 
 
 @pytest.fixture(autouse=True, scope="module")

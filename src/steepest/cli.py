@@ -23,6 +23,7 @@ import tyro
 from steepest.errors import RunError, UsageError
 from steepest.reproduce.registry import EXPERIMENTS
 from steepest.training.checks import check
+from steepest.training.compilations import cache_compilations
 from steepest.training.config import TrainConfig
 from steepest.training.whole_numbers import whole_numbers
 
@@ -59,7 +60,7 @@ class Train:
             placed = place(stack, self.config, self.config.env)  # workers start while the next line imports JAX
             from steepest.training.train import train
 
-            _cache_compilations()
+            cache_compilations()
             run = train(
                 self.config.env,
                 self.config.algorithm,
@@ -90,7 +91,7 @@ class Resume:
     def __call__(self) -> int:
         from steepest.training.train import resume
 
-        _cache_compilations()
+        cache_compilations()
         run = resume(
             self.run,
             env=self.env,
@@ -125,7 +126,7 @@ class Evaluate:
         from steepest.training.evaluation import evaluate
         from steepest.training.persistence import needs, read, read_config, restore_agent
 
-        _cache_compilations()
+        cache_compilations()
         arrays, info = read(self.run, self.checkpoint)
         agent = restore_agent(arrays, info)
         needs(info, "env", self.env, "--env ID")
@@ -157,10 +158,11 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Find out why a run behaves as it does: trust reports, noise of the gradient, spectrum, residuals, steps."""
+    """Find out why a run behaves as it does: trust reports, noise of the gradient, spectrum, residuals, steps; or why
+    an update failed."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder; or a file of its updates/, to make that update again."""
     rows: int | None = None
     """Rows to collect with the last policy, in whole batches of the run's size. Default: 16 batches."""
     seed: int = 0
@@ -172,9 +174,11 @@ class Diagnose:
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
+        if self.run.is_file():
+            return self._replay()
         from steepest.training.diagnose import diagnose
 
-        _cache_compilations()
+        cache_compilations()
         silent = self.output.quiet or self.output.json
         progress = (lambda what: None) if silent else (lambda what: print(what, file=sys.stderr, flush=True))
         data = diagnose(self.run, rows=self.rows, seed=self.seed, env=self.env, progress=progress)
@@ -188,6 +192,16 @@ class Diagnose:
         if not silent:
             print("\n".join(" ".join(filter(None, (f["says"], f["advice"]))) for f in record["findings"]))
         print(out / "diagnosis.md")
+        return 0
+
+    def _replay(self) -> int:
+        from steepest.reports.replayed_update import in_words
+        from steepest.runs.files import standard
+        from steepest.training.failed_update import replay
+
+        cache_compilations()
+        record = replay(self.run)
+        print(json.dumps(standard(record)) if self.output.json else in_words(record))
         return 0
 
 
@@ -206,7 +220,7 @@ class Reproduce:
         from steepest.reproduce.output import reproduce
         from steepest.reproduce.registry import experiment
 
-        _cache_compilations()
+        cache_compilations()
         names = EXPERIMENTS if self.name == "all" else (self.name,)
         for name in names:
             experiment(name)  # an unknown name is refused before anything runs
@@ -282,17 +296,6 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def _cache_compilations() -> None:
-    """Keep compiled programs on disk, so that a second start is fast. JAX's own variable goes first."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "steepest" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a threshold would make it depend on the load
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 if __name__ == "__main__":

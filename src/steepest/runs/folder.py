@@ -2,7 +2,7 @@
 
 runs/<env>/<algorithm>/<time>-s<seed>/
     config.json  meta.json  metrics.jsonl  episodes.jsonl  faults.jsonl  events.jsonl  evaluation.json  checkpoints/
-    learning_curve.png
+    updates/  learning_curve.png
 """
 
 from __future__ import annotations
@@ -213,6 +213,15 @@ class RunFolder:
         """Save the checkpoint that a resumed run goes on from, and keep the last `keep`; see `kept.save_last`."""
         kept.save_last(self.checkpoints_path, arrays, info, steps, keep)
 
+    def save_update(self, iteration: int, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
+        """Save an update that failed as updates/iteration-000012.safetensors. Raises RunError where that fails."""
+        folder = self.path / "updates"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise failure("create", folder, error) from error
+        checkpoint.save(folder / f"iteration-{iteration:06d}{kept.SUFFIX}", arrays, info)
+
     def load_last(self) -> kept.Found:
         """The newest whole checkpoint; see `kept.load_last`."""
         return kept.load_last(self.checkpoints_path)
@@ -235,7 +244,7 @@ class RunFolder:
 def _refuse_strangers(folder: Path) -> None:
     """Raise RunError for what is no file of a run folder's own: what a link points to would be written, wherever it is,
     and a pipe waits for ever."""
-    for path in (folder, folder / "checkpoints", folder / "tensorboard"):
+    for path in (folder, *(folder / name for name in ("checkpoints", "tensorboard", "updates"))):
         for entry in os.scandir(path) if path.is_dir() else ():
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
@@ -247,7 +256,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left half written."""
-    for path in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
+    for path in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp"), *folder.glob("updates/.*.tmp")):
         path.unlink(missing_ok=True)
 
 

@@ -7,14 +7,14 @@ The loop decides what happens between (evaluation, logs, checkpoints, the end) a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from steepest.sampling.rollout import Episode
-from steepest.training.learner import IterationInfo
+from steepest.training.learner import Given, IterationInfo
 from steepest.training.persistence import Progress, Snapshot
 from steepest.worlds.faults import Fault
 
@@ -33,11 +33,13 @@ class Row(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """snapshot: after the last iteration.  rows: one each, in order.  info: of the last, on the host."""
+    """snapshot: after the last iteration.  rows: one each, in order.  info: of the last, on the host.
+    before: i ↦ the run before row i, and what its update was given; good until the next advance."""
 
     snapshot: Snapshot
     rows: list[Row]
     info: IterationInfo
+    before: Callable[[int], tuple[Snapshot, Given]]
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from steepest.parameters import split
 from steepest.training.config import TrainConfig
 from steepest.training.engine import ACT, FIT, RESET, Advanced, Row, key_of, seed_of
 from steepest.training.gathering import Gather
-from steepest.training.learner import IterationInfo, Learner
+from steepest.training.learner import Given, IterationInfo, Learner
 from steepest.training.metrics import of_faults, of_iteration
 from steepest.training.persistence import Snapshot
 from steepest.training.standing import HostStands, host_standing
@@ -58,9 +58,8 @@ class HostEngine:
             costs = costs.updated(rollout, episodes, self._learner.cost_gamma, self._name)
         limited = None if costs is None else costs.limited
         key = key_of(config.seed, FIT, progress.iteration)
-        state, lesson, step, spread = self._learner.improve(
-            state, rollout, acted, refreshed, reward_scale, key, gathered.branches, limited
-        )
+        given = Given(rollout, acted, refreshed, reward_scale, key, gathered.branches, limited)
+        state, lesson, step, spread = self._learner.improve(state, *given)
         step = jax.tree.map(np.asarray, step)
         agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
         progress = progress._replace(
@@ -94,7 +93,8 @@ class HostEngine:
             "time/learn": learnt - collected,
         }
         row = Row(progress, metrics, episodes, gathered.faults)
-        return Advanced(after._replace(learner=state, progress=progress), [row], info)
+        after = after._replace(learner=state, progress=progress)
+        return Advanced(after, [row], info, lambda i: (snapshot, given))
 
     def close(self) -> None:
         """See `Engine`."""

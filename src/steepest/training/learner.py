@@ -43,6 +43,18 @@ class LearnerState(NamedTuple):
     cost_optimiser: Any = None
 
 
+class Given(NamedTuple):
+    """What an update is made of, beside the state: as of `Learner.improve`, in that order."""
+
+    rollout: Rollout
+    acted: Scaling | None
+    refreshed: Scaling | None
+    reward_scale: Any
+    key: PRNGKeyArray
+    branches: Branches | None = None
+    limited: Limited | None = None
+
+
 class IterationInfo(NamedTuple):
     """step: the trust report.  critic: the fit's.  advantage_std: raw reward units.  cost_critic: of a limited cost."""
 

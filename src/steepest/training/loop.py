@@ -28,6 +28,9 @@ from steepest.training.signals import Interruption
 from steepest.worlds.faults import Fault
 from steepest.worlds.world import World
 
+KEPT = 3
+"""Rows of failed updates, the first of each written down; beside them the last one of a run that stops for them."""
+
 
 @dataclass
 class Loop:
@@ -37,6 +40,7 @@ class Loop:
     evaluation: the world to evaluate in.  disturbed: an engine whose own world that is: an evaluation ends its episodes
     under way.
     ended: why the run is over, once it is.
+    failing: the last update kept the policy because something went wrong.  kept: how many updates were written down.
     """
 
     config: TrainConfig
@@ -49,6 +53,8 @@ class Loop:
     saved: int = -1
     failed: bool = False
     ended: str = ""
+    failing: bool = False
+    kept: int = 0
 
     def __post_init__(self) -> None:
         if self.snapshot.ended is not None:
@@ -104,6 +110,7 @@ class Loop:
 
     def _follow(self, advanced: Advanced) -> list[str]:
         """Evaluate and log. Replaces the snapshot, and returns the reasons to stop."""
+        self._keep_failed(advanced)
         self.snapshot = advanced.snapshot._replace(recent=self.snapshot.recent)
         *others, last = advanced.rows
         reasons = [reason for row in others for reason in self._tell(row, None)]
@@ -115,7 +122,18 @@ class Loop:
         if diagnosis := self._diagnosis(advanced):
             reasons.append(diagnosis)
             self.failed = True
+            self.recorder.failed_update(*advanced.before(len(advanced.rows) - 1), advanced.rows[-1])
         return reasons
+
+    def _keep_failed(self, advanced: Advanced) -> None:
+        """Write down the first update of each of the first few rows of failures."""
+        failures = self.snapshot.progress.failures
+        for i, row in enumerate(advanced.rows):
+            failed, failures = row.progress.failures > failures, row.progress.failures
+            if failed and not self.failing and self.kept < KEPT:
+                self.recorder.failed_update(*advanced.before(i), row)
+                self.kept += 1
+            self.failing = failed
 
     def _tell(self, row: Row, evaluated: NDArray[np.float64] | None) -> list[str]:
         """Log an iteration, and ask the callbacks for reasons to stop."""

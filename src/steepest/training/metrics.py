@@ -10,20 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest.geometry import Reason
+from steepest.geometry import Reason, StepInfo
 from steepest.linear import Status
 from steepest.sampling.rollout import Episode
 from steepest.training.learner import IterationInfo
 from steepest.worlds.faults import KINDS, Fault
 
 
-def of_iteration(info: IterationInfo, episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Of an update, its arrays on the host, and of the episodes that ended in its rollout."""
-    step = info.step
+def of_step(step: StepInfo) -> dict[str, Any]:
+    """Of a trust report, its arrays on the host."""
     report = {**step._asdict(), **(step.details or {})}
     row: dict[str, Any] = {f"update/{name}": value.item() for name, value in report.items() if name != "details"}
     row["update/reason"] = Reason(int(step.reason)).name.lower()
     row["update/status"] = Status(int(step.status)).name.lower()
+    return row
+
+
+def of_iteration(info: IterationInfo, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Of an update, its arrays on the host, and of the episodes that ended in its rollout."""
+    row = of_step(info.step)
     row["update/advantage_std"] = float(info.advantage_std)
     row |= {f"critic/{name}": value.item() for name, value in info.critic._asdict().items()}
     if info.cost_critic is not None:

@@ -8,8 +8,9 @@ share the program, each with the numbers of its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,9 +28,9 @@ from steepest.sampling.rollout import Episode
 from steepest.sampling.unroll import Ends, Underway, begin
 from steepest.training.config import TrainConfig
 from steepest.training.engine import RESET, Advanced, Row, key_of
-from steepest.training.learner import IterationInfo, Learner
+from steepest.training.learner import Given, IterationInfo, Learner
 from steepest.training.metrics import of_iteration
-from steepest.training.native_program import Carry, RewardMoments, compile_iterations
+from steepest.training.native_program import Carry, RewardMoments, collect, compile_iterations
 from steepest.training.persistence import Progress, Snapshot
 from steepest.training.standing import PREFIX, Stands, Stored
 from steepest.worlds.functional.world import FunctionalWorld
@@ -104,16 +105,37 @@ class NativeRuns:
         self._pace = SECONDS / 8 if self._pace is None else seconds / whole
         self._carry = carry
         share = seconds / whole / len(snapshots)
+
+        def again(run: int, count: int) -> Carry:
+            """That run after so many iterations of this stretch."""
+            return self._split(self._stretch(before, live, progress, count)[0] if count else before)[run]
+
         return [
-            self._advanced(snapshot, mine, self._of_run(unpacked, i), share)
+            self._advanced(i, snapshot, mine, self._of_run(unpacked, i), share, functools.partial(again, i))
             for i, (snapshot, mine) in enumerate(zip(snapshots, self._split(carry), strict=True))
         ]
 
-    def _advanced(self, snapshot: Snapshot, carry: Carry, unpacked: Any, seconds: float) -> Advanced:
+    def _advanced(
+        self, run: int, snapshot: Snapshot, carry: Carry, unpacked: Any, seconds: float, again: Callable[[int], Carry]
+    ) -> Advanced:
         (infos, scales), ended = unpacked
         rows = _rows(infos, scales, ended, snapshot.progress, self._config.batch, seconds)
         after = _snapshot(snapshot, carry, self._rest, rows[-1].progress)
-        return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos))
+
+        def then(i: int) -> tuple[Snapshot, Given]:
+            there, progress = again(i), rows[i - 1].progress if i else snapshot.progress
+            return _snapshot(snapshot, there, self._rest, progress), self._given(there, run, progress.iteration)
+
+        return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos), then)
+
+    def _given(self, carry: Carry, run: int, iteration: int) -> Given:
+        """What the update of an iteration was given; its rollout is made again."""
+        copies, steps = self._world.copies, self._config.sampling.rollout or 1
+        here = jax.jit(
+            lambda *given: collect(self._learner, self._rest, copies, steps, *given)[1],
+        )
+        given: Given = here(copies.tables, carry, self._seeds[run], np.int32(iteration))
+        return jax.tree.map(np.asarray, given._replace(key=None))._replace(key=given.key)
 
     def _count(self, progress: Progress) -> int:
         """Iterations until the loop has something to do, or as many as there is time for."""

@@ -24,7 +24,7 @@ from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
 from steepest.spaces import Discrete
 from steepest.training.engine import ACT, FIT, key_of
-from steepest.training.learner import IterationInfo, Learner, LearnerState, fit_critics, improve
+from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
 from steepest.worlds.functional.copies import Copies
 
 
@@ -128,6 +128,21 @@ def _iterate(
     learner: Learner, rest: Any, copies: Copies, steps: int, tables: Any, carry: Carry, seed: Array, number: Array
 ) -> tuple[Carry, Report, Array]:
     state: LearnerState = eqx.combine(carry.learner, rest)
+    underway, given, ends, seen, rewards = collect(learner, rest, copies, steps, tables, carry, seed, number)
+    rollout = given.rollout
+    state, lesson, step, spread = improve(learner, state, *given)
+    state, fit, cost_fit = fit_critics(learner, state, lesson)
+    after = Carry(eqx.filter(state, eqx.is_array), underway, seen, rewards)
+    info = IterationInfo(step, fit, spread, cost_fit)
+    report = Report(Packed.of((info, given.reward_scale)), Packed.of((ends, rollout.terminated)))
+    return after, report, _broken(copies, rollout)
+
+
+def collect(
+    learner: Learner, rest: Any, copies: Copies, steps: int, tables: Any, carry: Carry, seed: Array, number: Array
+) -> tuple[Any, Given, Any, Moments | None, RewardMoments | None]:
+    """(the copies after it, what the update is given, the episodes that ended, and both kinds of moments after it)."""
+    state: LearnerState = eqx.combine(carry.learner, rest)
     acted = None if carry.seen is None else carry.seen.scaling()
     acting, fitting = jax.vmap(key_of, (None, 0, None))(seed, jnp.array([ACT, FIT]), number)
 
@@ -144,12 +159,7 @@ def _iterate(
     refreshed = None if seen is None else seen.scaling()
     rewards = None if carry.rewards is None else _with_rewards(carry.rewards, rollout, learner.gamma)
     reward_scale = jnp.ones(()) if rewards is None else rewards.moments.deviation()
-    state, lesson, step, spread = improve(learner, state, rollout, acted, refreshed, reward_scale, fitting)
-    state, fit, cost_fit = fit_critics(learner, state, lesson)
-    after = Carry(eqx.filter(state, eqx.is_array), underway, seen, rewards)
-    info = IterationInfo(step, fit, spread, cost_fit)
-    report = Report(Packed.of((info, reward_scale)), Packed.of((ends, rollout.terminated)))
-    return after, report, _broken(copies, rollout)
+    return underway, Given(rollout, acted, refreshed, reward_scale, fitting), ends, seen, rewards
 
 
 def _with_rewards(kept: RewardMoments, rollout: Rollout, gamma: float) -> RewardMoments:

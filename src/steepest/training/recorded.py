@@ -82,6 +82,18 @@ def logs_of(info: dict[str, Any]) -> dict[str, int]:
     return record
 
 
+def update_of(info: dict[str, Any]) -> dict[str, Any] | None:
+    """What is said of the update that failed after this moment, in a file of one."""
+    update = info.get("update")
+    if update is None:
+        return None
+    if not isinstance(update, dict) or set(update) != {"report", "exhaustive"}:
+        raise RunError(f"the update is damaged: {update!r:.80}")
+    if not isinstance(update["report"], dict) or not isinstance(update["exhaustive"], bool | None):
+        raise RunError(f"the update is damaged: {update!r:.80}")
+    return update
+
+
 def recent_of(info: dict[str, Any]) -> tuple[float, ...]:
     """The returns of the episodes that ended last."""
     recent = info.get("recent", [])  # of an earlier version there are none

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from steepest.errors import RunError
 from steepest.runs import Found, JsonLines, RunFolder, TensorBoard, set_aside
 from steepest.sampling.rollout import Episode
 from steepest.training import persistence
+from steepest.training.engine import Row
+from steepest.training.failed_update import update_contents
+from steepest.training.learner import Given
 from steepest.training.persistence import Snapshot
 from steepest.training.recorded import Progress, logs_of
 from steepest.worlds.faults import Fault
@@ -109,6 +114,16 @@ class Recorder:
         if mean is not None and (there is None or mean >= there):
             self.folder.save_checkpoint("best", *self._contents(snapshot))
             self._returns = [mean]
+
+    def failed_update(self, before: Snapshot, given: Given, row: Row) -> None:
+        """Write an update that failed into updates/, with all that went into it; a disk that is full does without.
+
+        before: the run then.  given: what the update was.  row: of its iteration.
+        """
+        arrays, info = self._contents(before)
+        more, report = update_contents(given, row.metrics)
+        with contextlib.suppress(RunError):
+            self.folder.save_update(row.progress.iteration, {**arrays, **more}, {**info, "update": report})
 
     def _contents(self, snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, Any]]:
         files = {"metrics": self._metrics, "episodes": self._episodes, "faults": self._faults}
