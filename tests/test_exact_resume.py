@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +20,10 @@ import steepest as st
 from environments import Effort, Tethered, Walk
 from sameness import differences
 from steepest.errors import RunError
-from steepest.runs import RunFolder, checkpoint
+from steepest.runs import RunFolder, checkpoint, files, sinks
 from steepest.sampling.episodes import Running
 from steepest.sampling.standing import Standing, from_record
+from steepest.training import loop
 from steepest.training.persistence import read
 from steepest.worlds import make_world
 from steepest.worlds.settable import keepable, keeps
@@ -100,6 +103,36 @@ def test_a_signal_loses_nothing(tmp_path: Path) -> None:
     assert len(stopped.metrics) == 4
     st.resume(stopped.path)
     assert differences(whole.path, stopped.path) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, "error"])
+@pytest.mark.parametrize("which", [1, 2, 3])  # the evaluations of a run, the third of which is that at its end
+def test_what_stops_an_evaluation_loses_nothing(
+    which: int, how: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = st.train("CartPole-v1", out=tmp_path / "whole", **SMALL)
+    play, count = loop.play, [0]
+
+    def disturbed(*args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        if count[0] == which and how == "error":
+            raise Stop
+        if count[0] == which:
+            os.kill(os.getpid(), how)
+        return play(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "play", disturbed)
+        if how == "error":
+            with pytest.raises(Stop):
+                st.train("CartPole-v1", out=tmp_path / "stopped", **SMALL)
+        else:
+            stopped = st.train("CartPole-v1", out=tmp_path / "stopped", **SMALL)
+            assert stopped.exit_code == 128 + how
+            assert not len(stopped.evaluation)
+            assert not (stopped.path / "evaluation.json").exists()
+    st.resume(tmp_path / "stopped")
+    assert differences(whole.path, tmp_path / "stopped") == []
 
 
 def test_a_run_that_goes_on_for_more_steps_is_one_that_had_them_from_the_start(tmp_path: Path) -> None:
@@ -296,3 +329,50 @@ class TestTheEnd:
         run = st.train("CartPole-v1", out=tmp_path / "run", **{**SMALL, "steps": 512})
         (run.path / "evaluation.json").unlink()
         assert st.resume(run.path, steps=1024).steps >= 1024
+
+
+class TestTheMachine:
+    """What goes wrong around a run costs it nothing but time."""
+
+    def test_a_damaged_checkpoint(self, tmp_path: Path) -> None:
+        whole = st.train("CartPole-v1", out=tmp_path / "whole", **SMALL)
+        with pytest.raises(Stop):
+            st.train("CartPole-v1", out=tmp_path / "run", callbacks=[stopping(7)], **SMALL)
+        last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+        with last.open("r+b") as file:  # the newest of the numbered ones is the same file
+            file.seek(-100, os.SEEK_END)
+            file.write(b"\xff")
+        with pytest.warns(UserWarning, match="going on from the checkpoint before it"):
+            st.resume(tmp_path / "run")
+        assert differences(whole.path, tmp_path / "run") == []
+
+    @pytest.mark.parametrize("full", ["checkpoint", "log"])
+    def test_a_full_disk(self, full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = st.train("CartPole-v1", out=tmp_path / "whole", **SMALL)
+        room = [9 if full == "checkpoint" else 10]
+
+        def once_full(method: Any) -> Any:
+            def write(*args: Any, **kwargs: Any) -> Any:
+                room[0] -= 1
+                if room[0] == 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return method(*args, **kwargs)
+
+            return write
+
+        with monkeypatch.context() as patched:
+            name = "replace" if full == "checkpoint" else "write"
+            patched.setattr(files.os if full == "checkpoint" else sinks.os, name, once_full(getattr(os, name)))
+            with pytest.raises(RunError, match="No space left on device"):
+                st.train("CartPole-v1", out=tmp_path / "run", **SMALL)
+        st.resume(tmp_path / "run")
+        assert differences(whole.path, tmp_path / "run") == []
+
+    def test_a_clock_that_jumps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = {**SMALL, "tensorboard": True}
+        whole = st.train("CartPole-v1", out=tmp_path / "whole", **settings)
+        jumps = iter(np.random.default_rng(0).uniform(0, 4e9, 10**6).tolist())
+        monkeypatch.setattr(time, "time", lambda: next(jumps))
+        run = st.train("CartPole-v1", out=tmp_path / "run", **settings)
+        assert differences(whole.path, run.path) == []
+        assert all(value >= 0 for row in run.metrics for name, value in row.items() if name.startswith("time/"))

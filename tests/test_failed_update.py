@@ -69,8 +69,9 @@ def test_what_is_said_of_it_is_what_went_into_it(tmp_path: Path) -> None:
     file = min((run.path / "updates").iterdir())
     record, replayed = replay(file), load_update(file)
     rollout = replayed.given.rollout
-    assert record["rollout"]["rows"] == int(rollout.valid.sum()) == run.metrics[record["iteration"] - 1]["step"]
-    assert record["rollout"]["terminated"] == run.metrics[record["iteration"] - 1]["episodes"]
+    row, before = run.metrics[record["iteration"] - 1], read(file)[1]["progress"]
+    assert record["rollout"]["rows"] == int(rollout.valid.sum()) == row["step"] - before["steps"]
+    assert record["rollout"]["terminated"] == row["episodes"] - before["episodes"]
     obs = rollout.obs[rollout.valid]
     assert record["rollout"]["observation"]["greatest"] == obs.max()
     assert record["batch"]["observation"] == record["rollout"]["observation"]  # there are no statistics

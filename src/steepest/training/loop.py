@@ -10,7 +10,6 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ class Loop:
     snapshot: where the run stands; replaced after every advance, so it is whole whenever one fails.
     evaluation: the world to evaluate in.  disturbed: an engine whose own world that is: an evaluation ends its episodes
     under way.
-    ended: why the run is over, once it is.
+    ended: why the run is over, once it is.  whole: the logs are those of the snapshot.
     failing: the last update kept the policy because something went wrong.  kept: how many updates were written down.
     """
 
@@ -53,6 +52,7 @@ class Loop:
     saved: int = -1
     failed: bool = False
     ended: str = ""
+    whole: bool = True
     failing: bool = False
     kept: int = 0
 
@@ -78,7 +78,7 @@ class Loop:
 
     def rescue(self) -> None:
         """Save the last whole iteration, if that was not done, and if it can be."""
-        if self.snapshot.progress.iteration > self.saved and self._goes_on_from_here():
+        if self.whole and self.snapshot.progress.iteration > self.saved and self._goes_on_from_here():
             with contextlib.suppress(RunError):  # what is raised already says more than a second failure
                 self.save()
 
@@ -109,13 +109,29 @@ class Loop:
         return at or not self.config.exact_resume or self.snapshot.standing is not None
 
     def _follow(self, advanced: Advanced) -> list[str]:
-        """Evaluate and log. Replaces the snapshot, and returns the reasons to stop."""
-        self._keep_failed(advanced)
-        self.snapshot = advanced.snapshot._replace(recent=self.snapshot.recent)
-        *others, last = advanced.rows
-        reasons = [reason for row in others for reason in self._tell(row, None)]
-        evaluated = self._evaluate()
-        reasons += self._tell(last, evaluated)
+        """Evaluate and log. Replaces the snapshot, and returns the reasons to stop.
+
+        What a signal or an error keeps from being evaluated is not there: the run then stands where it stood before.
+        """
+        before = self.snapshot
+        returns = [e.ret for row in advanced.rows[:-1] for e in row.episodes]
+        self.snapshot = advanced.snapshot._replace(recent=_last((*before.recent, *returns)))
+        evaluated: NDArray[np.float64] | None = None
+        if self._evaluation_due():
+            try:
+                evaluated = self._evaluate()
+            except BaseException:
+                self.snapshot = before
+                raise
+            if evaluated is None:
+                self.snapshot = before
+                return []
+        self.whole = False
+        recent, reasons = before.recent, list[str]()
+        for row in advanced.rows:
+            recent = _last((*recent, *(e.ret for e in row.episodes)))
+            reasons += self._tell(row, evaluated if row is advanced.rows[-1] else None, recent)
+        self._keep_failed(advanced, before)
         if evaluated is not None and self.disturbed is not None:
             self.snapshot = self.snapshot.afresh()
             self.disturbed.reset(self.snapshot)
@@ -125,9 +141,9 @@ class Loop:
             self.recorder.failed_update(*advanced.before(len(advanced.rows) - 1), advanced.rows[-1])
         return reasons
 
-    def _keep_failed(self, advanced: Advanced) -> None:
+    def _keep_failed(self, advanced: Advanced, before: Snapshot) -> None:
         """Write down the first update of each of the first few rows of failures."""
-        failures = self.snapshot.progress.failures
+        failures = before.progress.failures
         for i, row in enumerate(advanced.rows):
             failed, failures = row.progress.failures > failures, row.progress.failures
             if failed and not self.failing and self.kept < KEPT:
@@ -135,19 +151,9 @@ class Loop:
                 self.kept += 1
             self.failing = failed
 
-    def _tell(self, row: Row, evaluated: NDArray[np.float64] | None) -> list[str]:
-        """Log an iteration, and ask the callbacks for reasons to stop."""
-        metrics = self._log(row, evaluated)
-        known = evaluated if evaluated is not None and len(evaluated) else None
-        iteration, steps = row.progress.iteration, row.progress.steps
-        event = IterationEvent(iteration, steps, metrics, known, self.snapshot.agent)
-        return [str(reason) for callback in self.callbacks if (reason := callback(event))]
-
-    def _log(self, row: Row, evaluated: NDArray[np.float64] | None) -> dict[str, Any]:
-        """Write the row of an iteration, with what only the loop knows, and return it."""
+    def _tell(self, row: Row, evaluated: NDArray[np.float64] | None, recent: tuple[float, ...]) -> list[str]:
+        """Write the row of an iteration, with what only the loop knows, and ask the callbacks for reasons to stop."""
         progress, recorder = row.progress, self.recorder
-        recent = (*self.snapshot.recent, *(e.ret for e in row.episodes))[-RECENT:]
-        self.snapshot = self.snapshot._replace(recent=recent)
         elapsed = max(progress.seconds - recorder.start_seconds, 1e-9)
         metrics = {
             **row.metrics,
@@ -162,19 +168,25 @@ class Loop:
         }
         recorder.iteration(progress.steps, metrics, row.episodes)
         recorder.faults(progress, row.faults, "training")
-        return metrics
+        if row.progress.iteration == self.snapshot.progress.iteration:  # the last one: whatever a callback raises
+            self.snapshot, self.whole = self.snapshot._replace(recent=recent), True
+        known = evaluated if evaluated is not None and len(evaluated) else None
+        event = IterationEvent(progress.iteration, progress.steps, metrics, known, self.snapshot.agent)
+        return [str(reason) for callback in self.callbacks if (reason := callback(event))]
+
+    def _evaluation_due(self) -> bool:
+        """Whether the last multiple of `every` steps has been passed since the last evaluation."""
+        every, progress = self.config.evaluation.every, self.snapshot.progress
+        return bool(every) and progress.steps // (every or 1) > progress.evaluated_at // (every or 1)
 
     def _evaluate(self) -> NDArray[np.float64] | None:
-        """Evaluate where the last multiple of `every` steps has been passed, and keep the best agent.
+        """Evaluate, and keep the best agent; None where a signal came before the end of it.
 
         Episodes in which an environment broke are left out, be it all of them.
         """
-        config, progress = self.config.evaluation, self.snapshot.progress
-        if not config.every or progress.steps // config.every <= progress.evaluated_at // config.every:
-            return None
-        seed = seed_of(self.config.seed, EVALUATE, progress.iteration)
-        returns = self.play(config.episodes, seed)
-        if self.interruption.is_set() and len(returns) < config.episodes:
+        episodes = self.config.evaluation.episodes
+        returns = self.play(episodes, seed_of(self.config.seed, EVALUATE, self.snapshot.progress.iteration))
+        if returns is None:
             return None
         progress = self.snapshot.progress
         mean = float(returns.mean()) if len(returns) else math.nan
@@ -185,12 +197,16 @@ class Loop:
             self.recorder.best(self.snapshot)
         return returns
 
-    def play(self, episodes: int, seed: int) -> NDArray[np.float64]:
-        """The returns of so many episodes at most, whose faults are counted and written down."""
+    def play(self, episodes: int, seed: int) -> NDArray[np.float64] | None:
+        """The returns of so many episodes, whose faults are counted and written down; None where a signal came first.
+
+        Those that broke are left out."""
         faults: list[Fault] = []
         report = faults.append if self.config.sampling.faults else None
         agent, stop = self.snapshot.agent, self.interruption.is_set
         returns = play(agent, self.evaluation, episodes, seed, stop=stop, report=report)
+        if stop() and len(returns) < episodes:
+            return None
         progress = self.snapshot.progress
         progress = progress._replace(faults=progress.faults + len(faults))
         self.recorder.faults(progress, faults, "evaluation")
@@ -203,3 +219,7 @@ class Loop:
         if failures < self.config.max_failures:
             return ""
         return f"{failures} updates in a row kept the policy; the last: {in_words(advanced.info)}"
+
+
+def _last(returns: tuple[float, ...]) -> tuple[float, ...]:
+    return returns[-RECENT:]

@@ -96,6 +96,8 @@ def last_evaluation(loop: Loop) -> NDArray[np.float64]:
         return np.zeros(0)
     seed = int(np.random.SeedSequence((config.seed, _FINAL)).generate_state(1)[0] >> 1)
     returns = loop.play(config.evaluation.final_episodes, seed)
+    if returns is None:
+        return np.zeros(0)
     steps = loop.snapshot.progress.steps
     loop.recorder.folder.write_evaluation({"seed": seed, "steps": steps, "returns": returns.tolist()})
     return returns
