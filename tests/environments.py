@@ -301,3 +301,16 @@ class Tethered(gymnasium.Env):
         self.place = self.np_random.normal()
         reward = float(action) * self.place
         return np.array([self.place, self.count]), reward, self.count == self.LENGTH - 1, False, {}
+
+
+class Mortal(Walk):
+    """`Walk` that ends its process in its 150th step since it was made."""
+
+    age = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.age += 1
+        self.taken, self.seeds = [], []
+        if self.age == 150:
+            leave()
+        return super().step(action)

@@ -60,7 +60,7 @@ class Victim:
         assert process.returncode in (0, KILLED), said[1].decode()[-2000:]
         if process.returncode == KILLED:
             self.struck[self._where()] += 1
-        return process.returncode == 0 or (started and RunFolder(self.folder).finished)
+        return process.returncode == 0 or RunFolder(self.folder).finished
 
     def _where(self) -> str:
         if not (self.folder / "checkpoints" / "last.safetensors").exists():

@@ -17,14 +17,18 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import steepest as st
-from environments import Effort, Tethered, Walk
+from environments import Counting, Effort, Mortal, Tethered, Walk
 from sameness import differences
 from steepest.errors import RunError
+from steepest.normaliser import Normaliser
 from steepest.runs import RunFolder, checkpoint, files, sinks
+from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.episodes import Running
+from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.standing import Standing, from_record
 from steepest.training import loop
-from steepest.training.persistence import read
+from steepest.training.persistence import Snapshot, read
+from steepest.training.standing import Stored
 from steepest.worlds import make_world
 from steepest.worlds.settable import keepable, keeps
 
@@ -207,6 +211,51 @@ class TestWhatIsKept:
         assert keeps(make_world(Walk, 2))
         assert not keeps(make_world(Heavy, 2))
 
+    def test_nor_is_what_is_no_plain_data_after_all(self) -> None:
+        class Rebound(Walk):
+            def reset(self, **given: Any) -> Any:
+                self.how = self.step if getattr(self, "how", None) is None else super().step
+                return super().reset(**given)
+
+        class Telling(Walk):
+            said = ""
+
+            def reset(self, **given: Any) -> Any:
+                self.said = "again" if getattr(self, "said", "") == "once" else "once"
+                return super().reset(**given)
+
+        for env in (Rebound, Telling):
+            assert not keeps(make_world(env, 2)), env
+
+    def test_a_state_that_grows_is_kept_no_longer(self, tmp_path: Path) -> None:
+        class Growing(Walk):
+            def step(self, action: Any) -> Any:
+                self.seeds.extend([0] * 10)
+                return super().step(action)
+
+        with pytest.warns(UserWarning, match="one that is not kept"):
+            run = st.train(Growing, "npg", out=tmp_path / "run", **SMALL)
+        rows = [checkpoint.load(path)[1]["worlds"] for path in sorted((run.path / "checkpoints").glob("steps-*"))]
+        assert rows[-1] is None
+
+    def test_an_environment_that_was_made_anew_is_the_one_that_is_kept(self) -> None:
+        class Fragile(Walk):
+            def step(self, action: Any) -> Any:
+                if self.count == 3:
+                    raise KeyError("wheel")
+                return super().step(action)
+
+        world: Any = make_world(Fragile, 2)
+        world.bear(lambda fault: None)
+        world.reset(0)
+        found = keepable(world)
+        assert found is not None
+        counts = []
+        for _ in range(5):
+            counts.append([state.layers[-1]["count"] for state in found.keep().envs])
+            world.step(np.zeros((2, 1)))
+        assert counts == [[0, 0], [1, 1], [2, 2], [3, 3], [0, 0]]
+
     def test_another_world_goes_on_from_it_to_the_bit(self) -> None:
         for env in ("Hopper-v5", "Acrobot-v1", "Ant-v5", Walk, "gymnax:Pendulum-v1"):
             worlds: Any = [make_world(env, 3) for _ in range(2)]
@@ -245,6 +294,9 @@ class TestWhatIsKept:
             good._replace(envs=[state._replace(layers=layers[:1])]),
             good._replace(envs=[state._replace(layers=[{**layers[0], "step": 1}, *layers[1:]])]),
             good._replace(envs=[state._replace(layers=[{**layers[0], "env": 1}, *layers[1:]])]),
+            good._replace(envs=[state._replace(layers=[*layers[:-1], {**layers[-1], "action_space": 1}])]),
+            good._replace(envs=[state._replace(layers=[*layers[:-1], {**layers[-1], "kinematics_integrator": 1}])]),
+            good._replace(envs=[state._replace(layers=[*layers[:-1], {**layers[-1], "screen": "human"}])]),
             good._replace(envs=[state._replace(layers=[{**layers[0], "a b": 1}, *layers[1:]])]),
             good._replace(envs=[state._replace(obs=np.zeros(5, np.float32))]),
             good._replace(envs=[state._replace(obs=np.zeros(4))]),
@@ -266,6 +318,10 @@ class TestWhatIsKept:
         obs = swimmer.keep().envs[0].obs
         with pytest.raises(RunError, match="does not fit: a simulator's state"):
             swimmer.put_back(other._replace(envs=[other.envs[0]._replace(obs=obs)]))
+        state, derived = other.envs[0].own
+        for own in ((state * np.nan, derived), (state, derived * np.inf), (state, derived.astype(np.float32))):
+            with pytest.raises(RunError, match="does not fit: a simulator's state"):
+                hopper.put_back(other._replace(envs=[other.envs[0]._replace(own=own)]))
 
     @pytest.mark.parametrize("wrong", ["record", "arrays", "worlds", "recent", "running"])
     def test_a_checkpoint_whose_standing_is_none_is_refused(self, wrong: str, tmp_path: Path) -> None:
@@ -376,3 +432,29 @@ class TestTheMachine:
         run = st.train("CartPole-v1", out=tmp_path / "run", **settings)
         assert differences(whole.path, run.path) == []
         assert all(value >= 0 for row in run.metrics for name, value in row.items() if name.startswith("time/"))
+
+
+def test_an_evaluation_in_the_environment_itself_begins_the_sums_of_rewards_afresh(tmp_path: Path) -> None:
+    """Σγⁱ of rewards of 1, of 16 steps each time: without an end in between they would go on to 1/(1 − γ)."""
+    settings = {**SMALL, "envs": 1, "rollout": 16, "steps": 8 * 16, "critic": {"minibatch": 16}}
+    settings |= {"evaluation": {"every": 16, "episodes": 1, "final_episodes": 1}, "scale_rewards": True, "gamma": 0.9}
+    run = st.train(Counting(100), "npg", out=tmp_path / "run", **settings)
+    sums = (1 - 0.9 ** np.arange(1, 17)) / (1 - 0.9)
+    assert read(run.path)[0]["reward_scale.mean"] == pytest.approx(sums.mean())
+    assert run.metrics[-1]["reward_scale"] == pytest.approx(sums.std(), rel=1e-5)
+
+
+def test_episodes_afresh_have_no_sums_yet() -> None:
+    meter = CostMeter(1.0, 2, RewardScale(Normaliser.empty(()), np.ones(2)))
+    scale = RewardScale(Normaliser.empty(()), np.ones(2))
+    before: Any = Snapshot(None, None, scale, None, meter, Stored(None, {}))  # type: ignore[arg-type]
+    after = before.afresh()
+    assert after.standing is None
+    np.testing.assert_array_equal(after.reward_scale.running, 0)
+    np.testing.assert_array_equal(after.costs.scale.running, 0)
+
+
+def test_a_worker_that_dies_is_replaced_by_the_same_in_a_resumed_run(tmp_path: Path) -> None:
+    env = Mortal
+    settings = {**SMALL, "workers": 2, "group": 2, "algorithm": "npg"}
+    assert stopped_and_resumed(tmp_path, env, 4, env, **settings) == []

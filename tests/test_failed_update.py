@@ -97,7 +97,7 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
     assert record["batch"]["advantage"]["not finite"] > 0
     assert record["replayed"]["update/reason"] == "nonfinite_gradient"
     assert not record["same"]
-    assert "it was line_search then" in in_words(record)
+    assert "it was 'line_search' then" in in_words(record)
 
 
 def test_a_run_that_stops_for_its_failures_keeps_the_last_of_them(tmp_path: Path) -> None:

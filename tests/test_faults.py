@@ -352,7 +352,8 @@ def soak(tmp_path: Path, chance: float, ways: list[str], workers: int, steps: in
     assert all(np.isfinite(x).all() for name, x in arrays.items() if not name.startswith("worlds."))
     tried = tmp_path / "tried"  # before the run, to see whether their state can be kept: in no report
     tried.touch()
-    keeps(make_world(functools.partial(Signs, str(tried), chance, ways), 1))
+    for _ in range(workers or 1):
+        keeps(make_world(functools.partial(Signs, str(tried), chance, ways), 4))
     injected = Counter(log.read_text().split()) - Counter(tried.read_text().split())
     lines = [json.loads(line) for line in (out / "faults.jsonl").read_text().splitlines()]
     assert Counter(line["kind"] for line in lines) == injected

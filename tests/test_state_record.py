@@ -127,6 +127,11 @@ def test_a_record_that_is_none_is_refused_and_nothing_else_happens(data: some.Da
 
 
 def test_a_record_takes_no_more_memory_than_the_file() -> None:
+    twice = [{"array": ["float64", [4], 0]}, {"array": ["float64", [4], 2]}]
+    with pytest.raises(RunError, match="damaged"):
+        from_record(twice, {"float64": np.zeros(6)})
+    with pytest.raises(RunError, match="damaged"):
+        from_record({"scalar": ["float64", [2], 0]}, {"float64": np.zeros(6)})
     for where in (["float64", [10**9], 0], ["float64", [-1], 0], ["float64", [2], 5], ["float64", [2], -1],
                   ["int8", [1], 0], ["object", [1], 0], ["float64", [2.0], 0]):  # fmt: skip
         with pytest.raises(RunError, match="damaged"):

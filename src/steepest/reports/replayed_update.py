@@ -49,7 +49,7 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 def _differs(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if recorded.get("update/reason") != now.get("update/reason"):
-        return f"it was {recorded.get('update/reason')} then; the machine or the versions are others"
+        return f"it was {recorded.get('update/reason')!r:.40} then; the machine or the versions are others"
     return "the same reason, numbers that differ by rounding (a program of many iterations rounds otherwise than one)"
 
 

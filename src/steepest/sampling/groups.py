@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steepest.batch import Rollout
-from steepest.errors import RunError
+from steepest.errors import RunError, UsageError
 from steepest.sampling.actor import Actor
 from steepest.sampling.rollout import fill, lose
 from steepest.worlds.faults import Report
-from steepest.worlds.settable import Keepable, keepable
+from steepest.worlds.settable import Keepable, keepable, keeps
 from steepest.worlds.world import World
 
 
@@ -40,7 +40,7 @@ class Order(NamedTuple):
 class Groups:
     """worlds: by the number of their group.  size: n.  envs: of all groups, B.  actor: of whose form every order is.
     report, at: as of `GymnasiumWorld.bear`, for worlds that bear with faults; None: no world does.
-    keep: the worlds are such that `keep` can say where they stand.
+    keep: see whether the worlds can say where they stand, which steps the first of them before its first reset.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class Groups:
         *,
         keep: bool = False,
     ):
-        self._worlds, self._size, self._actor, self._keep = worlds, size, actor, keep
+        self._worlds, self._size, self._actor = worlds, size, actor
         self._keepable: dict[int, Keepable] = {}
+        self._keep = keep and keeps(next(iter(worlds.values())))
         for group, world in worlds.items():
             numbered = getattr(world, "number", None)  # of worlds whose errors name one environment
             if numbered is not None:
@@ -84,8 +85,14 @@ class Groups:
         return charged
 
     def keep(self) -> dict[int, Any] | None:
-        """Where each group stands; None where that cannot be said."""
-        return {group: self._keeper(group).keep() for group in self._worlds} if self._keep else None
+        """Where each group stands; None where that cannot be said, from then on."""
+        if not self._keep:
+            return None
+        try:
+            return {group: self._keeper(group).keep() for group in self._worlds}
+        except (UsageError, RunError):  # it has become something else than it was at first
+            self._keep = False
+            return None
 
     def _keeper(self, group: int) -> Keepable:
         if group not in self._keepable:

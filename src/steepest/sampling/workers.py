@@ -64,12 +64,11 @@ class Workers:
         self._shares = share(count(envs, size), workers)
         self._size, self._envs, self._timeout = size, envs, timeout
         self._setups = [packed("environment", Setup(make, groups, size, envs, layout, keep)) for groups in self._shares]
-        self._half, self._waiting, self._actor, self._seed = 0, False, b"", 0
+        self._half, self._waiting, self._actor = 0, False, b""
         self._kept: list[bytes | None] = []  # of each worker, at the end of the last rollout
         self._order: Order | None = None
         self._known = [False] * workers  # which of them has the actor
-        self._replaced = [0] * workers  # how often, since all episodes began afresh
-        self._in_vain = [0] * workers  # how often, since it last finished a rollout
+        self._in_vain = [0] * workers  # how often it was replaced, since it last finished a rollout
         self._processes: list[WorkerProcess] = []
         self._file = open_file()
         try:
@@ -92,8 +91,6 @@ class Workers:
     def start(self, order: Order) -> None:
         """Begin with a rollout. A worker that is gone is replaced in `finish`."""
         self._half, self._order = 1 - self._half, order
-        if order.seed is not None:
-            self._seed, self._replaced = order.seed, [0] * len(self._shares)
         for number in range(len(self._processes)):
             self._give(number, order)
         self._waiting = True
@@ -130,7 +127,7 @@ class Workers:
     def keep(self) -> Callable[[], dict[int, Any]] | None:
         """How to know where each group stood at the end of the last rollout, by number; None where none say."""
         kept = [each for each in self._kept if each is not None]
-        if not kept:
+        if len(kept) < len(self._shares):
             return None
         return lambda: {group: state for each in kept for group, state in pickle.loads(each).items()}
 
@@ -177,11 +174,11 @@ class Workers:
                 self.faults(message)
         fault = Fault(env, step, kind, f"{self._name(number)} {what} {_where(env, step)}")
         self.faults(fault)
-        self._replaced[number] += 1
         self._in_vain[number] += 1
         if self._in_vain[number] >= ATTEMPTS:
             raise RunError(f"{fault.message}; so it went {ATTEMPTS} times in a row")
-        seed = np.random.SeedSequence((self._seed, number, self._replaced[number])).generate_state(1)[0] >> 1
+        entropy = (*self._order.entropy, number, self._in_vain[number])
+        seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
         self._processes[number], self._known[number] = WorkerProcess(self._setups[number], self._file), False
         self._give(number, self._order._replace(seed=int(seed), lost=True, kept=None))
 

@@ -30,7 +30,6 @@ from steepest.training.native_engine import NativeEngine
 from steepest.training.persistence import Progress, Snapshot
 from steepest.worlds import is_made
 from steepest.worlds.functional.world import FunctionalWorld
-from steepest.worlds.settable import keeps
 from steepest.worlds.world import World
 
 _POLICY, _CRITIC, _COST_CRITIC = 100, 101, 103
@@ -79,8 +78,8 @@ def engine_of(
     if workers is None:
         grouped = in_groups(config, env, world)
         worlds = make_worlds(config, lambda envs: open_world(stack, env, envs)) if grouped else [world]
-        keep = not is_made(env) and keeps(world)  # what is the user's is not stepped for a trial
-        gather = build_gather(config, worlds, policy, shared=is_made(env), keep=keep)
+        made = is_made(env)  # what is the user's is not stepped for a trial
+        gather = build_gather(config, worlds, policy, shared=made, keep=not made)
     else:
         gather = FromWorkers(workers, policy, config.sampling.group or 1, config.sampling.envs or 1)
     engine = HostEngine(config, learner, gather, world.name)

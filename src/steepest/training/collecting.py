@@ -32,7 +32,7 @@ from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
 from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
 from steepest.worlds.faults import Fault
-from steepest.worlds.settable import keepable, settable
+from steepest.worlds.settable import keepable, keeps, settable
 from steepest.worlds.world import World
 
 
@@ -111,7 +111,7 @@ class VinePath:
         self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
         self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
-        self._keepable = keepable(world) if keep else None
+        self._keepable = keepable(world) if keep and keeps(world) else None
         self._stopped = False
 
     def reset(self, seed: int, standing: Standing | None = None) -> None:
@@ -188,7 +188,7 @@ def build_gather(
     """What the scheme of a settled configuration means in these worlds, in this process.
 
     worlds: one for each group.  shared: the world is also evaluated in, or the user's: nothing is done in it that was
-    not asked for just then.  keep: they are such that can say where they stand.
+    not asked for just then.  keep: as of `Groups`.
 
     Raises UsageError where a vine is wanted in a world that cannot be put back into a state.
     """

@@ -35,7 +35,7 @@ from steepest.training.config import TrainConfig
 from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent
-from steepest.training.recorded import update_of
+from steepest.training.recorded import progress_of, update_of
 
 _SPAN = 2.0 ** np.arange(-6, 3)
 """δ at which the direction is looked at, as multiples of its own."""
@@ -84,12 +84,12 @@ def replay(path: str | Path, *, algorithm: Algorithm | None = None, policy: Any 
     """
     replayed = load_update(path, algorithm=algorithm, policy=policy)
     step, recorded = replayed.step, replayed.recorded
-    progress = replayed.record["progress"]
+    progress = progress_of(replayed.record)
     numbers = {name: (recorded[name], step[name]) for name in recorded if name in step}
     return {
         "format": 1,
-        "iteration": progress["iteration"] + 1,
-        "steps": progress["steps"],
+        "iteration": progress.iteration + 1,
+        "steps": progress.steps,
         "algorithm": replayed.learner.algorithm.name,
         "recorded": recorded,
         "replayed": step,
@@ -116,6 +116,10 @@ def load_update(path: str | Path, *, algorithm: Algorithm | None = None, policy:
     limited = any(name.startswith("learner.cost_critic") for name in arrays)
     state = restore(learner.init(agent.policy, critics[0], critics[1] if limited else None), arrays, "learner")
     given = _given(arrays, said["exhaustive"], config, agent.observation, agent.action)
+    if (agent.normaliser is None) != (given.acted is None) or (given.acted is None) != (given.refreshed is None):
+        raise RunError("the update is damaged: its statistics are not those of the agent")
+    if limited != (given.limited is not None) or (limited and given.rollout.cost is None):
+        raise RunError("the update is damaged: what it says of the cost is not what the learner needs")
     _, _, step, _ = learner.improve(state, *given)
     return Replayed(learner, state, given, of_step(jax.tree.map(np.asarray, step)), said["report"], info)
 
@@ -148,7 +152,9 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Sp
 
 
 def _branches(arrays: Arrays, exhaustive: bool, config: TrainConfig, observation: Space, action: Space) -> Branches:
-    _, actions = (arrays.get(f"update.branches.{name}", np.zeros((0, 0))).shape[:2] for name in ("obs", "action"))
+    actions = arrays.get("update.branches.reward", np.zeros((0, 0))).shape
+    if len(actions) != 2 or min(actions) < 1:
+        raise RunError("the update is damaged: its branches are none")
     _, moves, _, states, *_ = layout(actions[0], actions[1], observation, action)
     real = np.zeros(actions, np.float32)
     row, obs = np.zeros(actions[0], np.int64), np.zeros((actions[0], *observation.shape), states[1])

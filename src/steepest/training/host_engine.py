@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -22,6 +23,11 @@ from steepest.training.learner import Given, IterationInfo, Learner
 from steepest.training.metrics import of_faults, of_iteration
 from steepest.training.persistence import Snapshot
 from steepest.training.standing import HostStands, host_standing
+
+_UNKNOWN = (
+    "the state of the environments has become one that is not kept (too large, or not plain data): a run that is "
+    "resumed from here on begins its episodes afresh"
+)
 
 
 class HostEngine:
@@ -70,6 +76,8 @@ class HostEngine:
             faults=progress.faults + len(gathered.faults),
         )
         standing = None if gathered.standing is None else HostStands(gathered.standing)
+        if standing is None and snapshot.standing is not None:
+            warnings.warn(_UNKNOWN, stacklevel=2)
         after = snapshot._replace(
             agent=agent, learner=state, reward_scale=scale, progress=progress, costs=costs, standing=standing
         )

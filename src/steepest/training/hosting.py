@@ -29,7 +29,6 @@ from steepest.training.presets import GROUP, resolve
 from steepest.worlds import is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
-from steepest.worlds.settable import keeps
 from steepest.worlds.world import World
 
 _WORTH = 5.0
@@ -162,8 +161,6 @@ def make_worlds(config: TrainConfig, make: Callable[[int], World]) -> list[World
 def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None:
     """The workers of a settled configuration, which begin to start; None where there are to be none.
 
-    world: one of the kind, which is tried out.
-
     Raises UsageError for an environment that cannot be sent.
     """
     sampling = config.sampling
@@ -176,5 +173,5 @@ def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None
     arrays = layout(sampling.rollout, sampling.envs, observation, action)
     return Workers(
         sampling.workers, remake(env), sampling.group, sampling.envs, arrays, FaultTally(sampling.faults),
-        sampling.timeout, keep=keeps(world),
+        sampling.timeout, keep=True,
     )  # fmt: skip

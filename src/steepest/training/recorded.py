@@ -54,7 +54,7 @@ def ended_of(info: dict[str, Any]) -> Ended | None:
     ended = info.get("ended")
     if ended is None:
         return None
-    if not isinstance(ended, list) or [type(x) for x in ended] != [str, bool]:
+    if not isinstance(ended, list) or [type(x) for x in ended] != [str, bool] or not ended[0].isprintable():
         raise RunError(f"the checkpoint is damaged: it ended {ended!r:.80}")
     return Ended(*ended)
 
@@ -89,14 +89,16 @@ def update_of(info: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not isinstance(update, dict) or set(update) != {"report", "exhaustive"}:
         raise RunError(f"the update is damaged: {update!r:.80}")
-    if not isinstance(update["report"], dict) or not isinstance(update["exhaustive"], bool | None):
+    report, plain = update["report"], (str, int, float, bool, type(None))
+    fits = isinstance(report, dict) and all(isinstance(value, plain) for value in report.values())
+    if not fits or not isinstance(update["exhaustive"], bool | None):
         raise RunError(f"the update is damaged: {update!r:.80}")
     return update
 
 
 def recent_of(info: dict[str, Any]) -> tuple[float, ...]:
     """The returns of the episodes that ended last."""
-    recent = info.get("recent", [])  # of an earlier version there are none
+    recent = info.get("recent", [])  # one of an earlier version has none
     if not isinstance(recent, list) or not all(_is_real(x) for x in recent) or len(recent) > RECENT:
         raise RunError(f"the checkpoint is damaged: its recent returns are {recent!r:.80}")
     return tuple(map(float, recent))

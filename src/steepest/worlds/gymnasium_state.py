@@ -1,41 +1,27 @@
 """Snapshots of Gymnasium environments: every layer's plain attributes, and what a simulator holds besides.
 
-    wrapper      numbers, strings, arrays, containers of them: TimeLimit's count, OrderEnforcing's flag
-    classic      the same of the environment itself: its state, its counters, its generators' states
-    MuJoCo       the simulator's integration state, and the quantities derived from it as they stood: rewards are made
-                 of positions before the step, which the simulator computed from an earlier state than the one restored
-    your own     what get_state() returns
-
-An attribute that is neither plain nor known to be constant is refused: a snapshot without it might not be one.
+wrapper      numbers, strings, arrays, containers of them: TimeLimit's count, OrderEnforcing's flag
+classic      the same of the environment itself: its state, its counters, its generators' states
+MuJoCo       the simulator's integration state, and the quantities derived from it as they stood: rewards are made
+             of positions before the step, which the simulator computed from an earlier state than the one restored
+your own     what get_state() returns
 """
 
 from __future__ import annotations
 
-import inspect
-import types
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 
 from steepest.errors import RunError, UsageError
+from steepest.worlds import attributes
 from steepest.worlds.answers import not_finite, raised
-from steepest.worlds.settable import refusal
+from steepest.worlds.settable import MOST, refusal
 from steepest.worlds.simulators import Plain, simulator_of
-from steepest.worlds.state_record import GeneratorState
 from steepest.worlds.world import Transition
-
-_CONSTANT = {"spec", "metadata", "observation_structure", "_saved_kwargs", "_cached_spec", "_metadata",
-             "_ezpickle_args", "_ezpickle_kwargs"}  # fmt: skip
-_SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic)
-_PLAINEST = {type(None), bool, int, float, str}
-_IGNORED = (gymnasium.Space, EnvSpec, type, types.FunctionType, types.MethodType, types.ModuleType,
-            types.BuiltinFunctionType)  # fmt: skip
-_SIMULATOR = {"MjModel", "MjData", "MujocoRenderer"}
 
 
 class EnvironmentState(NamedTuple):
@@ -74,11 +60,11 @@ class GymnasiumStates:
             where = f"its environments are out of reach in a {type(world._env).__name__}"
             raise refusal(world.name, where)
         self.name, self.envs, self._world = world.name, world.envs, world
-        self._made, self._layers, self._simulators = list[Any](), list[list[Any]](), list[Plain]()
+        self._made: list[Any] = [None] * world.envs
+        self._layers: list[list[Any]] = [[]] * world.envs
+        self._constants: list[list[dict[str, Any]]] = [[]] * world.envs
+        self._simulators = [Plain()] * world.envs
         for i in range(world.envs):
-            self._made.append(None)
-            self._layers.append([])
-            self._simulators.append(Plain())
             self._look(i)
 
     def _look(self, i: int) -> None:
@@ -86,7 +72,8 @@ class GymnasiumStates:
         self._layers[i] = _layers(env)
         inmost = self._layers[i][-1]
         self._simulators[i] = simulator_of(inmost)
-        _plain(self.name, inmost, self._simulators[i].skips(inmost))  # says at the start what cannot be copied
+        self._constants[i] = [attributes.constants_of(layer) for layer in self._layers[i]]
+        self._taken(i, inmost)  # says at the start what cannot be copied
 
     @property
     def obs(self) -> np.ndarray:
@@ -106,10 +93,10 @@ class GymnasiumStates:
                 raise UsageError(f"{self.name} has {self.envs} environments, got {len(given)} {what}")
         for i, state in enumerate(states):
             for layer, plain in zip(self._layers[i], state.layers, strict=True):
-                _restore(layer, plain)
+                attributes.put(layer, plain)
             self._simulators[i].set(state.own)
             if seeds is not None:
-                _reseed(self._layers[i], int(seeds[i]))
+                attributes.reseed(self._layers[i], int(seeds[i]))
         world, ended = self._world, np.array([state.ended for state in states])
         world._obs, world._ghost = np.stack([state.obs for state in states]), ended
         world._env._autoreset_envs = ended.copy()
@@ -117,8 +104,18 @@ class GymnasiumStates:
 
     def keep(self) -> WorldState:
         """See `Keepable.keep`: without what is constant, which may be nothing that another process could be sent."""
-        world = self._world
-        states = [self._get(i, constants=False) for i in range(self.envs)]
+        world, states = self._world, []
+        for i in range(self.envs):
+            self._look_again(i)
+            layers, simulator, budget = self._layers[i], self._simulators[i], attributes.Budget(MOST)
+            own = simulator.get()
+            if simulator.skips(layers[-1]):
+                attributes.take_own(self.name, own, budget)
+            taken = [
+                attributes.take_for_elsewhere(self.name, layer, constants, budget, generators=simulator.skips(layer))
+                for layer, constants in zip(layers, self._constants[i], strict=True)
+            ]
+            states.append(EnvironmentState(taken, own, world.obs[i].copy(), bool(world._ghost[i])))
         return WorldState(states, world._seed, world._steps, world._renewed.copy())
 
     def put_back(self, kept: Any) -> None:
@@ -127,7 +124,8 @@ class GymnasiumStates:
             states, seed, steps, renewed = kept
             states = [EnvironmentState(*state) for state in states]
             for state, layers in zip(states, self._layers, strict=True):
-                _check_layers(self._world, state, layers)
+                attributes.check(layers, state.layers)
+                self._check_standing(state)
             self.set_state(states)
             if renewed.shape != (self.envs,) or not isinstance(steps, int) or not isinstance(seed, int | None):
                 raise ValueError("its counters are none")
@@ -154,13 +152,24 @@ class GymnasiumStates:
         world._obs = obs
         return Transition(paid, obs, terminated, truncated, np.array(running, bool))
 
-    def _get(self, i: int, constants: bool = True) -> EnvironmentState:
-        if self._made[i] is not self._world._env.envs[i]:  # another one, after a fault
-            self._look(i)
-        simulator = self._simulators[i]
-        layers = [_plain(self.name, layer, simulator.skips(layer), constants) for layer in self._layers[i]]
+    def _get(self, i: int) -> EnvironmentState:
+        self._look_again(i)
+        layers = [self._taken(i, layer) for layer in self._layers[i]]
         world = self._world
         return EnvironmentState(layers, self._simulators[i].get(), world.obs[i].copy(), bool(world._ghost[i]))
+
+    def _taken(self, i: int, layer: Any) -> dict[str, Any]:
+        return attributes.take(self.name, layer, generators=self._simulators[i].skips(layer))
+
+    def _look_again(self, i: int) -> None:
+        if self._made[i] is not self._world._env.envs[i]:  # another one, after a fault
+            self._look(i)
+
+    def _check_standing(self, state: EnvironmentState) -> None:
+        world = self._world
+        expected = world._observe(np.zeros(world._shape[1:], world.observation_space.dtype))
+        if state.obs.shape != expected.shape or state.obs.dtype != expected.dtype or type(state.ended) is not bool:
+            raise ValueError(f"an observation {state.obs.dtype}{list(state.obs.shape)}")
 
 
 def _layers(env: Any) -> list[Any]:
@@ -169,77 +178,3 @@ def _layers(env: Any) -> list[Any]:
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
     return layers
-
-
-def _plain(name: str, layer: Any, skip: bool = False, constants: bool = True) -> dict[str, Any]:
-    """A copy of the attributes that may change; of the generators alone where the environment says the rest itself.
-
-    constants: also spaces, functions and the like, which an attribute may hold one after the other.
-    """
-    copied = {}
-    for attribute, value in vars(layer).items():
-        if type(value) in _PLAINEST:  # nearly all of them, at once
-            if not skip and attribute not in _CONSTANT:
-                copied[attribute] = value
-            continue
-        if isinstance(value, np.random.Generator):
-            copied[attribute] = GeneratorState(dict(value.bit_generator.state))
-            continue
-        inner = attribute == "env" and isinstance(layer, gymnasium.Wrapper)
-        if skip or inner or attribute in _CONSTANT or type(value).__name__ in _SIMULATOR:
-            continue
-        if not constants and isinstance(value, _IGNORED):
-            continue
-        try:
-            copied[attribute] = _copy(value)
-        except TypeError as error:
-            what = f"{type(layer).__name__}.{attribute} is a {error}, of which no snapshot can be taken"
-            raise refusal(name, what) from None
-    return copied
-
-
-def _copy(value: Any) -> Any:
-    """A copy of plain data. Raises TypeError, with the name of the type, for what is not."""
-    if isinstance(value, (*_SCALARS, *_IGNORED)):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return value.copy()
-    if type(value) is dict:
-        return {key: _copy(x) for key, x in value.items()}
-    for container in (list, tuple, set, frozenset):
-        if type(value) is container:
-            return container(_copy(x) for x in value)
-    if type(value) is deque:
-        return deque((_copy(x) for x in value), value.maxlen)
-    raise TypeError(type(value).__name__)
-
-
-def _check_layers(world: Any, state: EnvironmentState, layers: list[Any]) -> None:
-    """Raise ValueError for attributes that these have by their class, such as a method, and for no observation."""
-    if len(state.layers) != len(layers):
-        raise ValueError(f"{len(state.layers)} layers, not {len(layers)}")
-    for layer, plain in zip(layers, state.layers, strict=True):
-        for attribute in plain:
-            of_class = inspect.getattr_static(type(layer), attribute, None)
-            if not attribute.isidentifier() or hasattr(of_class, "__get__") or attribute in _CONSTANT | {"env"}:
-                raise ValueError(f"{type(layer).__name__} cannot be given {attribute!r:.40}")
-    expected = world._observe(np.zeros(world._shape[1:], world.observation_space.dtype))
-    if state.obs.shape != expected.shape or state.obs.dtype != expected.dtype or type(state.ended) is not bool:
-        raise ValueError(f"an observation {state.obs.dtype}{list(state.obs.shape)}")
-
-
-def _restore(layer: Any, plain: dict[str, Any]) -> None:
-    for attribute, value in plain.items():
-        if not isinstance(value, GeneratorState):
-            setattr(layer, attribute, _copy(value))
-            continue
-        if not isinstance(getattr(layer, attribute, None), np.random.Generator):
-            setattr(layer, attribute, np.random.Generator(getattr(np.random, value.state["bit_generator"])()))
-        getattr(layer, attribute).bit_generator.state = value.state  # in place: others may hold the same generator
-
-
-def _reseed(layers: list[Any], seed: int) -> None:
-    """Every generator starts anew, each from a number of its own."""
-    generators = [x for layer in layers for x in vars(layer).values() if isinstance(x, np.random.Generator)]
-    for k, generator in enumerate(generators):
-        generator.bit_generator.state = type(generator.bit_generator)(np.random.SeedSequence((seed, k))).state

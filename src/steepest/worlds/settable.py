@@ -26,7 +26,7 @@ _INSTEAD = (
 )
 
 
-_MOST = 1000
+MOST = 1000
 """Parts of the state of one environment, and kilobytes of it, that are kept with every rollout: MuJoCo's have tens. One
 that carries a table of data with it has more."""
 
@@ -106,7 +106,7 @@ def settable(world: World) -> SettableWorld:
 def keepable(world: World) -> Keepable | None:
     """The world as one that can be taken up elsewhere, as far as can be seen from outside; None where it cannot.
 
-    It was reset. Nothing is stepped, so that it stands where it stood: `keeps` tries it out.
+    Nothing is stepped, so that it stands where it stood: `keeps` tries it out.
     """
     found: Any = world
     if world.backend == "gymnasium":
@@ -122,11 +122,11 @@ def keepable(world: World) -> Keepable | None:
 def keeps(world: World) -> bool:
     """Whether the world goes on from where it was put back as it did before, through a file; tried out, and reset."""
     try:
-        settable(world)
         found = keepable(world)
         if found is None:
             return False
-        found.put_back(from_record(*to_record(found.keep(), _MOST * world.envs)))
+        settable(world)
+        found.put_back(from_record(*to_record(found.keep(), 2 * MOST * world.envs)))
     except Exception:  # whatever an environment of the user's makes of it, the run does without
         return False
     return True

@@ -58,8 +58,9 @@ class Mujoco(Plain):
 
     def set(self, own: Any) -> None:
         state, derived = own
-        if derived.shape != (self._ends[-1],) or derived.dtype != np.float64 or state.shape != (self._size,):
-            raise UsageError(f"a simulator's state of {len(state)} and {len(derived)} numbers is not of this model")
+        fits = derived.shape == (self._ends[-1],) and state.shape == (self._size,)
+        if not fits or derived.dtype != np.float64 or not (np.isfinite(state).all() and np.isfinite(derived).all()):
+            raise UsageError("a simulator's state is not one of this model")
         self._mujoco.mj_setState(self._model, self._data, state, self._kind)
         self._mujoco.mj_forward(self._model, self._data)  # contacts, which have no place of their own, and all indices
         for array, value in zip(self._derived, np.split(derived, self._ends[:-1]), strict=True):

@@ -55,7 +55,7 @@ def to_record(value: Any, most: int = MOST) -> tuple[Any, Arrays]:
 def from_record(record: Any, arrays: Arrays) -> Any:
     """The plain data. Raises RunError for a record that `to_record` does not make."""
     try:
-        return _decode(record, arrays)
+        return _decode(record, _Source(arrays))
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise RunError(f"the checkpoint's environments are damaged: {error!s:.200}") from error
 
@@ -120,16 +120,33 @@ def _encode(value: Any, parts: _Parts) -> Any:
     raise TypeError(kind.__name__)
 
 
-def _decode(record: Any, arrays: Arrays) -> Any:
+class _Source:
+    """The arrays, each number of which is given away once."""
+
+    def __init__(self, arrays: Arrays):
+        self._arrays, self._left = arrays, {dtype: flat.size for dtype, flat in arrays.items()}
+
+    def get(self, where: Any) -> np.ndarray:
+        dtype, shape, begin = where
+        if not all(type(n) is int and n >= 0 for n in (*shape, begin)):
+            raise ValueError(f"an array of shape {shape!r:.40} at {begin!r:.40}")
+        size, flat = math.prod(shape), self._arrays[dtype]
+        self._left[dtype] -= size
+        if begin + size > flat.size or self._left[dtype] < 0 or flat.ndim != 1 or flat.dtype.name != dtype:
+            raise ValueError(f"an array of {size} numbers at {begin} of {flat.size}")
+        return flat[begin : begin + size].reshape(shape)
+
+
+def _decode(record: Any, arrays: _Source) -> Any:
     if record is None or isinstance(record, bool | int | float | str):
         return record
     if isinstance(record, list):
         return [_decode(each, arrays) for each in record]
     ((kind, of),) = record.items()
     if kind == "array":
-        return _get(of, arrays).copy()
-    if kind == "scalar":
-        return _get(of, arrays)[()]
+        return arrays.get(of).copy()
+    if kind == "scalar" and of[1] == []:
+        return arrays.get(of)[()]
     if kind == "generator":
         return _generator(_decode(of, arrays))
     if kind == "int":
@@ -148,18 +165,6 @@ def _decode(record: Any, arrays: Arrays) -> Any:
     if kind in _CONTAINERS and isinstance(of, list):
         return _CONTAINERS[kind](_decode(each, arrays) for each in of)
     raise ValueError(f"there is no {kind!r:.40}")
-
-
-def _get(where: Any, arrays: Arrays) -> np.ndarray:
-    dtype, shape, begin = where
-    sizes = [*shape, begin]
-    if not all(type(n) is int and n >= 0 for n in sizes):
-        raise ValueError(f"an array of shape {shape!r:.40} at {begin!r:.40}")
-    size = math.prod(shape)
-    flat = arrays[dtype]
-    if begin + size > flat.size:
-        raise ValueError(f"an array of {size} numbers at {begin} of {flat.size}")
-    return flat[begin : begin + size].reshape(shape)
 
 
 def _generator(state: Any) -> GeneratorState:
