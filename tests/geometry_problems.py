@@ -11,10 +11,17 @@ from jax.flatten_util import ravel_pytree
 
 from steepest import parameters
 from steepest.batch import Batch
-from steepest.distributions import Categorical
-from steepest.policies import LogLinearSoftmax, MlpCategorical, MlpGaussian, TabularSoftmax
+from steepest.distributions import Bernoulli, Categorical, MultiCategorical
+from steepest.policies import (
+    LogLinearSoftmax,
+    MlpBernoulli,
+    MlpCategorical,
+    MlpGaussian,
+    MlpMultiCategorical,
+    TabularSoftmax,
+)
 
-POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
+POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-multi-categorical", "mlp-gaussian")
 
 
 def problem(kind: str) -> tuple[Any, Batch]:
@@ -30,11 +37,19 @@ def problem(kind: str) -> tuple[Any, Batch]:
         policy = LogLinearSoftmax(rng.normal(size=4), rng.normal(size=(5, 3, 4)))
     elif kind == "mlp-categorical":
         policy = MlpCategorical(3, 3, (2,), key=key)
+    elif kind == "mlp-multi-categorical":
+        policy = MlpMultiCategorical(3, (2, 3), (2,), key=key)
+    elif kind == "mlp-bernoulli":
+        policy = MlpBernoulli(3, 2, (2,), key=key)
     else:
         policy = MlpGaussian(3, 2, (2,), key=key)
     if not states:  # not their own first weights: the heads start almost at 0, where much of J vanishes
         policy = jax.tree.map(lambda x: 0.8 * rng.normal(size=x.shape), policy)
     action: np.ndarray = rng.integers(0, 3, (n, 2))
+    if kind == "mlp-multi-categorical":
+        action = rng.integers(0, [2, 3], (n, 2, 2))
+    if kind == "mlp-bernoulli":
+        action = rng.integers(0, 2, (n, 2, 2))
     if kind == "mlp-gaussian":
         says = jax.vmap(policy)(jnp.asarray(obs))
         action = np.asarray(says.mean)[:, None] + np.exp(np.asarray(says.log_std))[:, None] * rng.normal(size=(n, 2, 2))
@@ -109,6 +124,11 @@ class Oracle:
         if isinstance(distribution, Categorical):
             probs = np.asarray(distribution.probs)
             action = np.tile(np.arange(probs.shape[1]), (n, 1))
+        elif isinstance(distribution, MultiCategorical | Bernoulli):
+            sizes = distribution.sizes if isinstance(distribution, MultiCategorical) else (2, 2)
+            every = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
+            action = np.tile(every, (n, 1, 1))
+            probs = np.exp(jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action)))
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
             grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -17,7 +17,7 @@ import steepest as st
 from steepest.agent import CompiledActor, host_actor, normalise
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
-from steepest.policies import MlpCategorical, MlpGaussian, TabularSoftmax
+from steepest.policies import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical, TabularSoftmax
 from steepest.sampling.mlp_actor import LARGEST, MlpActor
 
 ENVS, STEPS = 8, 50
@@ -66,6 +66,14 @@ def test_the_actions_are_drawn_from_the_policy() -> None:
     says, action = gaussian(obs[0]), begun(gaussian, envs=many, steps=2)(obs, 1)
     np.testing.assert_allclose(action.mean(axis=0), says.mean, atol=0.03)
     np.testing.assert_allclose(action.std(axis=0), np.exp(says.log_std), rtol=0.03)
+    multi = trained(MlpMultiCategorical(3, (2, 4), (8,), key=KEY))
+    drawn = begun(multi, envs=many, steps=2)(obs, 1)
+    for i, part in enumerate(multi(obs[0]).parts):
+        np.testing.assert_allclose(np.bincount(drawn[:, i]) / many, part.probs, atol=0.015)
+    switches = trained(MlpBernoulli(3, 4, (8,), key=KEY))
+    drawn = begun(switches, envs=many, steps=2)(obs, 1)
+    np.testing.assert_allclose(drawn.mean(axis=0), jax.nn.sigmoid(switches(obs[0]).logits), atol=0.015)
+    assert all(isinstance(host_actor(policy, ENVS), MlpActor) for policy in (multi, switches))
     categorical = trained(MlpCategorical(3, 4, (8,), key=KEY))
     drawn = begun(categorical, envs=many, steps=2)(obs, 1)
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / many, categorical(obs[0]).probs, atol=0.015)

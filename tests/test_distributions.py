@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from steepest.distributions import Categorical, DiagonalGaussian, Distribution, UnitGaussian
+from steepest.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    UnitGaussian,
+)
 
 
 def ravel(tree) -> np.ndarray:
@@ -29,6 +38,16 @@ def cases() -> dict[str, tuple[Distribution, Distribution, np.ndarray]]:
             DiagonalGaussian(jnp.asarray(rng.normal(size=3)), jnp.asarray(rng.normal(size=3) - 1)),
             DiagonalGaussian(jnp.asarray(rng.normal(size=3)), jnp.asarray(rng.normal(size=3))),
             rng.normal(size=(6, 3)),
+        ),
+        "multi-categorical": (
+            MultiCategorical(jnp.asarray(rng.normal(size=5) * 2), (2, 3)),
+            MultiCategorical(jnp.asarray(rng.normal(size=5)), (2, 3)),
+            np.array([[0, 0], [1, 2], [0, 1], [1, 0]]),
+        ),
+        "bernoulli": (
+            Bernoulli(jnp.asarray(rng.normal(size=3) * 2)),
+            Bernoulli(jnp.asarray(rng.normal(size=3))),
+            np.array([[0, 0, 1], [1, 1, 0], [1, 1, 1], [0, 0, 0]]),
         ),
         "unit-gaussian": (
             UnitGaussian(jnp.asarray(rng.normal(size=3))),
@@ -175,3 +194,36 @@ def test_the_centred_score_keeps_float32_accurate() -> None:
     u = np.asarray(single.whitened_score(jnp.zeros(50, int)), np.float64)
     root = np.sqrt(np.asarray(single.probs, np.float64))
     assert np.abs(np.sum(u * root, axis=-1)).max() < 1e-6
+
+
+def test_a_product_is_the_distribution_over_all_combinations() -> None:
+    """Probabilities, entropy and KL of two parts against the categorical over their six pairs."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(3)
+        p, q = (MultiCategorical(jnp.asarray(rng.normal(size=5)), (2, 3)) for _ in range(2))
+        flat = [Categorical(jnp.add.outer(d.parts[0].log_probs, d.parts[1].log_probs).ravel()) for d in (p, q)]
+        pairs = jnp.asarray([[i, j] for i in range(2) for j in range(3)])
+        np.testing.assert_allclose(jax.vmap(p.log_prob)(pairs), flat[0].log_probs, atol=1e-14)
+        assert float(p.entropy()) == pytest.approx(float(flat[0].entropy()), rel=1e-13)
+        assert float(p.kl(q)) == pytest.approx(float(flat[0].kl(flat[1])), rel=1e-12)
+
+
+def test_a_switch_is_a_categorical_of_two() -> None:
+    with jax.enable_x64(True):
+        z, y = jnp.array([0.7, -2.0, 30.0]), jnp.array([-0.2, 1.0, 28.0])
+        p, q = Bernoulli(z), Bernoulli(y)
+        two = [Categorical(jnp.stack([jnp.zeros(3), x], axis=-1)) for x in (z, y)]
+        action = jnp.array([1, 0, 1])
+        assert float(p.log_prob(action)) == pytest.approx(float(two[0].log_prob(action).sum()), rel=1e-13)
+        assert float(p.entropy()) == pytest.approx(float(two[0].entropy().sum()), rel=1e-13)
+        assert float(p.kl(q)) == pytest.approx(float(two[0].kl(two[1]).sum()), rel=1e-12)
+
+
+def test_certain_switches_and_masked_parts_are_finite() -> None:
+    certain = Bernoulli(jnp.array([200.0, -200.0]))
+    masked = MultiCategorical(jnp.array([0.0, -jnp.inf, 1.0, 0.0]), (2, 2))
+    for p in list[Any]([certain, masked]):
+        flat, unravel = ravel_pytree(p)
+        for y in (p.entropy(), p.kl(p), p.whiten(unravel(jnp.ones(flat.size))), p.whitened_score(p.mode())):
+            assert np.isfinite(np.asarray(y)).all()
+    assert not np.asarray(jax.vmap(masked.sample)(jax.random.split(jax.random.key(0), 99)))[:, 0].any()

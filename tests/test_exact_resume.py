@@ -7,14 +7,12 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import steepest as st
 from environments import Counting, Effort, Mortal, Tethered, Walk
@@ -36,20 +34,6 @@ SMALL: dict[str, Any] = {
     "envs": 4, "rollout": 64, "steps": 8 * 256, "checkpoint_every": 3, "tensorboard": False,
     "critic": {"epochs": 2, "minibatch": 64}, "evaluation": {"every": 3 * 256, "episodes": 2, "final_episodes": 2},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The three trainings of a test have the same programs."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("programs")), 0.2), strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 class Stop(Exception):

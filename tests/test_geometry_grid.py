@@ -45,7 +45,9 @@ SOLVERS = {"direct": Direct(), "cg": ConjugateGradient(200, tolerance=1e-13), "s
 SAME_OF = [(k, m) for k in POLICIES for m in SAME if m != "factors" or k.startswith("mlp")]  # a table has no layers
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
 DAMPINGS = [0.0, 1e-3, 0.1]
-PRODUCTS_OF = [(k, m) for k in POLICIES for m in METRICS if not (k == "mlp-gaussian" and m == "uncentred")]
+UNLIKE = ("mlp-gaussian", "mlp-multi-categorical")
+"""Whose actions are no single index: the uncentred form is of a categorical."""
+PRODUCTS_OF = [(k, m) for k in POLICIES for m in METRICS if not (k in UNLIKE and m == "uncentred")]
 SOLUTIONS_OF = [  # without a dual there is no solving in sample space; M itself has no root in float32 where λ = 0
     (kind, metric, solver, dtype, damping)
     for kind, metric in PRODUCTS_OF
@@ -70,7 +72,7 @@ SINGULAR_FLOAT32 = {"direct": 2e-2, "sample-space": 2e-2, "cg": 2e-1}
 def oracle(kind: str) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         dense = Oracle(*problem(kind))
-        uncentred = {} if kind == "mlp-gaussian" else {"uncentred": dense.uncentred_fisher()}
+        uncentred = {} if kind in UNLIKE else {"uncentred": dense.uncentred_fisher()}
         return {
             **uncentred,
             "trajectory": dense.trajectory_fisher(),

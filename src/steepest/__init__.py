@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from steepest.batch import Batch, Cost, Rollout
     from steepest.critics import AdamFit, NaturalFit
     from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
-    from steepest.distributions import Categorical, DiagonalGaussian, Distribution
+    from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
     from steepest.errors import RunError, UsageError
     from steepest.geometry import (
         Constrained,
@@ -74,8 +74,10 @@ if TYPE_CHECKING:
         ExponentialGaussian,
         LinearGaussian,
         LogLinearSoftmax,
+        MlpBernoulli,
         MlpCategorical,
         MlpGaussian,
+        MlpMultiCategorical,
         TabularSoftmax,
     )
     from steepest.training.callbacks import IterationEvent, StopAtReturn
@@ -102,6 +104,7 @@ _ROOM_OF = {
     "AverageMDP": "steepest.worlds.finite",
     "Batch": "steepest.batch",
     "Blocks": "steepest.linear",
+    "Bernoulli": "steepest.distributions",
     "Categorical": "steepest.distributions",
     "ConjugateGradient": "steepest.linear",
     "Constrained": "steepest.geometry",
@@ -129,8 +132,11 @@ _ROOM_OF = {
     "LogLinearSoftmax": "steepest.policies",
     "MaxKL": "steepest.geometry",
     "MirrorDescent": "steepest.geometry",
+    "MlpBernoulli": "steepest.policies",
     "MlpCategorical": "steepest.policies",
     "MlpGaussian": "steepest.policies",
+    "MlpMultiCategorical": "steepest.policies",
+    "MultiCategorical": "steepest.distributions",
     "Moment": "steepest.geometry",
     "NaturalFit": "steepest.critics",
     "Normalised": "steepest.geometry",
@@ -206,6 +212,7 @@ __all__ = [
     "Automatic",
     "AverageMDP",
     "Batch",
+    "Bernoulli",
     "Blocks",
     "Categorical",
     "ConjugateGradient",
@@ -233,9 +240,12 @@ __all__ = [
     "LogLinearSoftmax",
     "MaxKL",
     "MirrorDescent",
+    "MlpBernoulli",
     "MlpCategorical",
     "MlpGaussian",
+    "MlpMultiCategorical",
     "Moment",
+    "MultiCategorical",
     "NaturalFit",
     "Normalised",
     "Penalised",

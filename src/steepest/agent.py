@@ -21,10 +21,10 @@ from steepest.errors import UsageError
 from steepest.layers import Dense, Mlp
 from steepest.normaliser import Normaliser, Scaling
 from steepest.parameters import merge, split
-from steepest.policies.networks import MlpCategorical, MlpGaussian
+from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.specification import PolicySpec
 from steepest.sampling.actor import Actor, finite
-from steepest.sampling.mlp_actor import CATEGORICAL, GAUSSIAN, LARGEST, MlpActor
+from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, MlpActor, multi_categorical
 from steepest.spaces import Discrete, Space
 
 
@@ -162,7 +162,9 @@ def host_actor(policy: Policy, envs: int) -> Actor:
     The built-in networks are computed in NumPy, which takes a tenth of the time of a call of a compiled program; wide
     ones are not, as a BLAS of several threads would round them otherwise than one of a single thread.
     """
-    head = {MlpGaussian: GAUSSIAN, MlpCategorical: CATEGORICAL}.get(type(policy))
+    head = {MlpGaussian: GAUSSIAN, MlpCategorical: CATEGORICAL, MlpBernoulli: BERNOULLI}.get(type(policy))
+    if isinstance(policy, MlpMultiCategorical) and type(policy) is MlpMultiCategorical:
+        head = multi_categorical(policy.sizes)
     net = getattr(policy, "net", None)
     if head is None or type(net) is not Mlp or any(type(layer) is not Dense for layer in net.layers):
         return CompiledActor(policy)

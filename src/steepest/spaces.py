@@ -2,6 +2,8 @@
 
 Box(shape, low, high)      real vectors; a policy's own sample is unbounded and is clipped on its way out
 Discrete(n, start)         {start, …, start + n − 1}; policies count from 0
+MultiDiscrete(sizes, …)    as many of these side by side; of actions
+MultiBinary(n)             {0, 1}ⁿ; of actions
 """
 
 from __future__ import annotations
@@ -22,9 +24,22 @@ class Discrete:
     n: int
     start: int = 0
 
+    inside = np.int32
+    """The dtype in a rollout."""
+
     @property
     def shape(self) -> tuple[int, ...]:
         return ()
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many values there are: 0 … counts − 1."""
+        return np.asarray(self.n)
+
+    @property
+    def offset(self) -> NDArray[np.int64]:
+        """What the environment's own numbers are more."""
+        return np.asarray(self.start)
 
     def to_environment(self, action: Any) -> NDArray[np.int64]:
         """The environment's own number of a policy's action."""
@@ -35,6 +50,67 @@ class Discrete:
         return (np.asarray(obs) - self.start).astype(np.int32)
 
 
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """One of sizes[i] values from starts[i], for each i; policies count from 0."""
+
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+    inside = np.int32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.sizes),)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """As of `Discrete`, of each."""
+        return np.asarray(self.sizes, np.int64)
+
+    @property
+    def offset(self) -> NDArray[np.int64]:
+        """As of `Discrete`, of each."""
+        return np.asarray(self.starts, np.int64)
+
+    def to_environment(self, action: Any) -> NDArray[np.int64]:
+        """The environment's own numbers of a policy's action."""
+        return np.asarray(action, np.int64) + self.offset
+
+    def from_environment(self, obs: Any) -> NDArray[np.int32]:
+        """The other way: a copy."""
+        return (np.asarray(obs) - self.offset).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class MultiBinary:
+    """n switches, 0 or 1."""
+
+    n: int
+    inside = np.int32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """As of `Discrete`, of each."""
+        return np.full(self.n, 2, np.int64)
+
+    @property
+    def offset(self) -> NDArray[np.int64]:
+        """As of `Discrete`, of each."""
+        return np.zeros(self.n, np.int64)
+
+    def to_environment(self, action: Any) -> NDArray[np.int8]:
+        """In the environment's dtype."""
+        return np.asarray(action).astype(np.int8)
+
+    def from_environment(self, obs: Any) -> NDArray[np.int32]:
+        """A copy."""
+        return np.array(obs, np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Box:
     """Real arrays.  low, high: bounds, of the space's shape, ±∞ where there are none.  dtype: the environment's."""
@@ -42,6 +118,7 @@ class Box:
     low: NDArray[Any]
     high: NDArray[Any]
     dtype: str = "float32"
+    inside = np.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,7 +133,11 @@ class Box:
         return np.array(obs, np.float32)
 
 
-Space = Discrete | Box
+_LARGEST = 2**53
+"""Up to here a reader that has but floats has a whole number exactly."""
+Whole = Discrete | MultiDiscrete | MultiBinary
+"""Spaces of whole numbers."""
+Space = Whole | Box
 
 
 def describe(space: Any, role: str) -> Space:
@@ -75,8 +156,14 @@ def describe(space: Any, role: str) -> Space:
         if role == "action" and (len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating)):
             raise _unsupported(role, space, "supported: Discrete, and Box of floats with one axis")
         return Box(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64), str(space.dtype))
-    hint = "" if role == "action" else " (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
-    raise _unsupported(role, space, f"supported: Discrete and Box{hint}")
+    if role == "action" and kind == "MultiDiscrete" and len(space.shape) == 1:
+        return MultiDiscrete(*(tuple(int(n) for n in each) for each in (space.nvec, space.start)))
+    if role == "action" and kind == "MultiBinary" and len(space.shape) == 1:
+        return MultiBinary(int(space.shape[0]))
+    supported = "Discrete, Box, and MultiDiscrete and MultiBinary of one axis"
+    if role == "observation":
+        supported = "Discrete and Box (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
+    raise _unsupported(role, space, f"supported: {supported}")
 
 
 def _unsupported(role: str, space: Any, hint: str) -> UsageError:
@@ -87,6 +174,10 @@ def to_record(space: Space) -> dict[str, Any]:
     """JSON of a space; an infinite bound is null."""
     if isinstance(space, Discrete):
         return {"kind": "discrete", "n": space.n, "start": space.start}
+    if isinstance(space, MultiDiscrete):
+        return {"kind": "multi-discrete", "sizes": list(space.sizes), "starts": list(space.starts)}
+    if isinstance(space, MultiBinary):
+        return {"kind": "multi-binary", "n": space.n}
     bound = {
         name: [float(x) if np.isfinite(x) else None for x in array.ravel()]
         for name, array in (("low", space.low), ("high", space.high))
@@ -98,7 +189,14 @@ def from_record(record: dict[str, Any]) -> Space:
     """The space of a JSON record. Raises UsageError for one that `to_record` did not write."""
     try:
         if record["kind"] == "discrete":
-            return Discrete(int(record["n"]), int(record["start"]))
+            return Discrete(_whole(record["n"], 1), _whole(record["start"]))
+        if record["kind"] == "multi-discrete":
+            sizes, starts = tuple(_whole(n, 1) for n in record["sizes"]), tuple(map(_whole, record["starts"]))
+            if len(sizes) != len(starts) or not sizes:
+                raise ValueError(f"{len(sizes)} sizes and {len(starts)} starts")
+            return MultiDiscrete(sizes, starts)
+        if record["kind"] == "multi-binary":
+            return MultiBinary(_whole(record["n"], 1))
         if record["kind"] != "box":
             raise ValueError(record["kind"])
         shape, dtype = tuple(int(n) for n in record["shape"]), str(np.dtype(record["dtype"]))
@@ -109,3 +207,9 @@ def from_record(record: dict[str, Any]) -> Space:
         return Box(low, high, dtype)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"not the record of a space: {record!r:.200} ({error})") from error
+
+
+def _whole(value: Any, least: int = -_LARGEST) -> int:
+    if not least <= int(value) <= _LARGEST:
+        raise ValueError(f"{value!r:.40} is out of range")
+    return int(value)

@@ -1,8 +1,19 @@
 """Distributions over actions: what a policy says in one state, with its Fisher factor."""
 
+from steepest.distributions.bernoulli import Bernoulli
 from steepest.distributions.categorical import Categorical
 from steepest.distributions.distribution import Distribution, FromNoise, Policy
 from steepest.distributions.gaussian import DiagonalGaussian
+from steepest.distributions.multi_categorical import MultiCategorical
 from steepest.distributions.unit_gaussian import UnitGaussian
 
-__all__ = ["Categorical", "DiagonalGaussian", "Distribution", "FromNoise", "Policy", "UnitGaussian"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiagonalGaussian",
+    "Distribution",
+    "FromNoise",
+    "MultiCategorical",
+    "Policy",
+    "UnitGaussian",
+]

@@ -58,11 +58,7 @@ class Categorical(eqx.Module):
 
         Σ p (ln p − ln q) = Σ p (eˣ − 1 − x), x = ln q − ln p: every term is ≥ 0, so a small KL keeps its digits.
         """
-        p, q = self.probs, other.probs
-        x = jnp.where(p > 0, other.log_probs - self.log_probs, 0.0)
-        near = jnp.abs(x) < 1
-        terms = jnp.where(near, p * (jnp.expm1(jnp.where(near, x, 0.0)) - x), q - p - p * x)
-        return jnp.sum(jnp.where(p > 0, terms, q), axis=-1)
+        return jnp.sum(_kl_terms(self.probs, other.probs, self.log_probs, other.log_probs), axis=-1)
 
     def whiten(self, tangent: Categorical) -> Float[Array, "... A"]:
         """R·ż = √p (ż − p·ż)."""
@@ -86,6 +82,18 @@ class Categorical(eqx.Module):
         """u = e_a/√p_a − √p, centred: the uncentred form cancels in float32."""
         root = jnp.sqrt(self.probs)
         return _divide(jax.nn.one_hot(action, root.shape[-1], dtype=root.dtype), root) - root
+
+
+def kl_terms(log_p: Array, log_q: Array) -> Array:
+    """p (ln p − ln q) − p + q of each outcome: ≥ 0, and its sum over all outcomes is the KL, in nats."""
+    return _kl_terms(jnp.exp(log_p), jnp.exp(log_q), log_p, log_q)
+
+
+def _kl_terms(p: Array, q: Array, log_p: Array, log_q: Array) -> Array:
+    x = jnp.where(p > 0, log_q - log_p, 0.0)
+    near = jnp.abs(x) < 1
+    terms = jnp.where(near, p * (jnp.expm1(jnp.where(near, x, 0.0)) - x), q - p - p * x)
+    return jnp.where(p > 0, terms, q)
 
 
 def _divide(a: AnyArray, root: Array) -> Array:

@@ -1,14 +1,16 @@
 """Policies: equinox modules  obs ↦ distribution. Any module of that form is one."""
 
 from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
-from steepest.policies.networks import MlpCategorical, MlpGaussian
+from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
 
 __all__ = [
     "ExponentialGaussian",
     "LinearGaussian",
     "LogLinearSoftmax",
+    "MlpBernoulli",
     "MlpCategorical",
     "MlpGaussian",
+    "MlpMultiCategorical",
     "TabularSoftmax",
 ]

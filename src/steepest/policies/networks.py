@@ -1,14 +1,15 @@
-"""Multilayer-perceptron policies for Discrete and Box actions: obs ↦ Categorical or diagonal Gaussian."""
+"""Multilayer-perceptron policies: obs ↦ a distribution over Discrete, MultiDiscrete, MultiBinary or Box actions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
-from steepest.distributions import Categorical, DiagonalGaussian
+from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
 from steepest.layers import Mlp
 from steepest.taps import constant
 from steepest.trees import AnyArray
@@ -48,6 +49,38 @@ class MlpCategorical(eqx.Module):
 
     def __call__(self, obs: Any) -> Categorical:
         return Categorical(self.net(jnp.ravel(obs)))
+
+
+class MlpMultiCategorical(eqx.Module):
+    """obs [...] (flattened) ↦ MultiCategorical with so many actions in each part.
+
+    sizes: of the parts.  hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    """
+
+    net: Mlp
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, inputs: int, sizes: Sequence[int], hidden: tuple[int, ...] = (64, 64), **layers: Any):
+        self.net = MlpCategorical(inputs, sum(sizes), hidden, **layers).net
+        self.sizes = tuple(sizes)
+
+    def __call__(self, obs: Any) -> MultiCategorical:
+        return MultiCategorical(self.net(jnp.ravel(obs)), self.sizes)
+
+
+class MlpBernoulli(eqx.Module):
+    """obs [...] (flattened) ↦ Bernoulli over `actions` switches.
+
+    hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    """
+
+    net: Mlp
+
+    def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...] = (64, 64), **layers: Any):
+        self.net = MlpCategorical(inputs, actions, hidden, **layers).net
+
+    def __call__(self, obs: Any) -> Bernoulli:
+        return Bernoulli(self.net(jnp.ravel(obs)))
 
 
 class MlpGaussian(eqx.Module):

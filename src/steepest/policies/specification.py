@@ -16,16 +16,17 @@ from jaxtyping import PRNGKeyArray
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
-from steepest.policies.networks import HEAD_GAIN, MlpCategorical, MlpGaussian
+from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, Space
+from steepest.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
-    head_gain, activation, initialisation: of the networks, as in `MlpGaussian`."""
+    head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
+    many values each, `actions` in all."""
 
     kind: str
     inputs: int
@@ -35,6 +36,7 @@ class PolicySpec:
     head_gain: float = HEAD_GAIN
     activation: str = "tanh"
     initialisation: str = "orthogonal"
+    parts: tuple[int, ...] = ()
 
     @classmethod
     def for_spaces(
@@ -51,11 +53,19 @@ class PolicySpec:
         """
         if isinstance(observation, Discrete):
             if not isinstance(action, Discrete):
-                raise UsageError("a policy from Discrete observations to Box actions is not built in: give your own")
+                what = type(action).__name__
+                raise UsageError(
+                    f"a policy from Discrete observations to {what} actions is not built in: give your own"
+                )
             return cls("tabular", observation.n, action.n, (), 0.0)
         inputs = math.prod(observation.shape)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
+        if isinstance(action, MultiDiscrete):
+            sizes = action.sizes
+            return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
+        if isinstance(action, MultiBinary):
+            return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
@@ -79,6 +89,7 @@ class PolicySpec:
                 head_gain=float(record.get("head_gain", HEAD_GAIN)),
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
+                parts=tuple(int(n) for n in record.get("parts", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -94,6 +105,10 @@ class PolicySpec:
 kinds: Registry = Registry("policy")
 kinds.add("tabular", lambda s, key: TabularSoftmax(jnp.zeros((s.inputs, s.actions))))
 kinds.add("mlp-categorical", lambda s, key: MlpCategorical(s.inputs, s.actions, s.hidden, **s.networks, key=key))
+kinds.add(
+    "mlp-multi-categorical", lambda s, key: MlpMultiCategorical(s.inputs, s.parts, s.hidden, **s.networks, key=key)
+)
+kinds.add("mlp-bernoulli", lambda s, key: MlpBernoulli(s.inputs, s.actions, s.hidden, **s.networks, key=key))
 kinds.add(
     "mlp-gaussian",
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),

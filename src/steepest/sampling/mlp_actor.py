@@ -2,14 +2,17 @@
 
     x = clip((obs − shift)·scale, ±10)      x ← φ(xW + b) …      z = xW + b
     Gaussian       a = z + σ·ε              ε ~ N(0, I)
-    Categorical    a = argmax (z + g)       g = −ln E, E ~ Exp(1): Gumbel's
+    Categorical    a = argmax (z + g)       g = −ln E, E ~ Exp(1): Gumbel's; of several, each over its own part of z
+    Bernoulli      a = [z + l > 0]          l = ln U − ln(1 − U), U ~ uniform: logistic
 
 π_old is recomputed in the update from the observations, so that this rounding is in no ratio.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +64,28 @@ def _most(z: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
     return np.add(z, noise, out=z).argmax(axis=-1)
 
 
+def _most_each(begins: Sequence[int], z: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
+    parts = np.split(np.add(z, noise, out=z), begins, axis=-1)
+    return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
+
+
+def _logistic(rng: np.random.Generator, shape: tuple[int, ...], weights: Weights) -> NDArray[np.float32]:
+    uniform = np.maximum(rng.random(shape, np.float32), np.finfo(np.float32).tiny)
+    return np.log(uniform) - np.log1p(-uniform)
+
+
+def _above(z: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[Any]:
+    return (np.add(z, noise, out=z) > 0).astype(np.int32)
+
+
 GAUSSIAN = Head(_normal, _add)
 CATEGORICAL = Head(_gumbel, _most)
+BERNOULLI = Head(_logistic, _above)
+
+
+def multi_categorical(sizes: Sequence[int]) -> Head:
+    """Of parts of so many actions each."""
+    return Head(_gumbel, functools.partial(_most_each, list(accumulate(sizes))[:-1]))
 
 
 _ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
@@ -73,7 +96,7 @@ _ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
 
 
 class MlpActor:
-    """`Actor` of an `MlpGaussian` or an `MlpCategorical`.  head: `GAUSSIAN` or `CATEGORICAL`."""
+    """`Actor` of the built-in networks.  head: of their distribution."""
 
     def __init__(self, head: Head):
         self._head = head

@@ -16,7 +16,7 @@ import numpy as np
 from steepest.batch import Rollout
 from steepest.errors import UsageError
 from steepest.sampling.episodes import Episode, Running, account
-from steepest.spaces import Discrete, Space, describe
+from steepest.spaces import Space, describe
 from steepest.worlds.world import World
 
 Act = Callable[[np.ndarray, int], np.ndarray]
@@ -93,7 +93,7 @@ def layout(steps: int, envs: int, observation: Space, action: Space) -> Rollout:
     """The shape and dtype of every array of a rollout, as (shape, dtype) in its place."""
 
     def of(space: Space) -> tuple[tuple[int, ...], Any]:
-        return (steps, envs, *space.shape), np.int32 if isinstance(space, Discrete) else np.float32
+        return (steps, envs, *space.shape), space.inside
 
     real, flag = ((steps, envs), np.float32), ((steps, envs), np.bool_)
     return Rollout(of(observation), of(action), real, of(observation), flag, flag, flag, real)

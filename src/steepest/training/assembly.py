@@ -32,7 +32,7 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
-from steepest.spaces import Box, Discrete, Space
+from steepest.spaces import Box, Discrete, MultiDiscrete, Space
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
@@ -70,6 +70,9 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
         ) from error
     if sample.shape != action.shape:
         raise UsageError(f"the policy's actions have shape {sample.shape}, the environment takes {action.shape}")
+    sizes = getattr(distribution, "sizes", None)
+    if isinstance(action, MultiDiscrete) and sizes is not None and sizes != action.sizes:
+        raise UsageError(f"the policy's parts have {sizes} actions, the environment's {action.sizes}")
     logits = getattr(distribution, "logits", None)
     if isinstance(action, Discrete) and logits is not None and logits.shape[-1] != action.n:
         raise UsageError(f"the policy has {logits.shape[-1]} actions, the environment {action.n}")

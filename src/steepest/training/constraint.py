@@ -11,7 +11,7 @@ from steepest.algorithms import Algorithm
 from steepest.errors import UsageError
 from steepest.geometry import needs_cost
 from steepest.sampling.cost_meter import CostMeter
-from steepest.spaces import Discrete, describe
+from steepest.spaces import describe
 from steepest.training.config import TrainConfig
 from steepest.worlds.world import World
 
@@ -41,9 +41,7 @@ def build_meter(config: TrainConfig, world: World) -> CostMeter | None:
         return None
     world.reset(config.seed)
     action = describe(world.action_space, "action")
-    cost = world.step(
-        np.zeros((world.envs, *action.shape), np.int32 if isinstance(action, Discrete) else np.float32)
-    ).cost
+    cost = world.step(np.zeros((world.envs, *action.shape), action.inside)).cost
     if cost is None or not np.isfinite(cost).all():
         raise UsageError(
             f"{world.name} reports no cost, so that cost_limit says nothing: every step's info must have a finite "

@@ -18,7 +18,7 @@ from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.sampling.groups import bear_faults
 from steepest.sampling.rollout import Act
-from steepest.spaces import Box, Discrete, describe
+from steepest.spaces import Box, MultiDiscrete, Space, describe
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
 from steepest.worlds import is_made, make_world
@@ -116,11 +116,13 @@ def _fits(agent: Agent, world: World) -> None:
     ):
         theirs = describe(space, role)
         same = type(ours) is type(theirs) and ours.shape == theirs.shape
-        if isinstance(ours, Discrete) and isinstance(theirs, Discrete):
-            same = same and ours.n == theirs.n
+        if same and not isinstance(ours, Box) and not isinstance(theirs, Box):
+            same = np.array_equal(ours.counts, theirs.counts)
         if not same:
             raise UsageError(f"the agent's {role} space {_say(ours)} does not fit {world.name}'s {_say(theirs)}")
 
 
-def _say(space: Box | Discrete) -> str:
-    return f"Discrete({space.n})" if isinstance(space, Discrete) else f"Box{space.shape}"
+def _say(space: Space) -> str:
+    if isinstance(space, Box):
+        return f"Box{space.shape}"
+    return f"{type(space).__name__}({space.sizes if isinstance(space, MultiDiscrete) else space.n})"

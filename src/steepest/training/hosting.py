@@ -23,7 +23,7 @@ from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
-from steepest.spaces import Discrete, describe
+from steepest.spaces import describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
 from steepest.worlds import is_made, make_world
@@ -137,7 +137,7 @@ def _seconds_per_step(world: World, budget: float = 0.02) -> float:
     """What a step of one environment takes: the median of as many as go into `budget` seconds, at least 3; 0 where it
     breaks, which the run will say."""
     action = describe(world.action_space, "action")
-    rest = np.zeros((world.envs, *action.shape), np.int32 if isinstance(action, Discrete) else np.float32)
+    rest = np.zeros((world.envs, *action.shape), action.inside)
     seconds: list[float] = []
     try:
         world.reset(0)

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from typing import Any
 
-from steepest.spaces import Discrete, Space
+from steepest.spaces import Box, Discrete, Space
 from steepest.training.checks import check
 from steepest.training.config import TrainConfig, UpdateConfig
 
@@ -93,12 +93,12 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
     functional: the world is one.
     """
     check(config)
-    preset = dict(DISCRETE if isinstance(action, Discrete) else CONTINUOUS)
-    if not isinstance(action, Discrete):
+    preset = dict(CONTINUOUS if isinstance(action, Box) else DISCRETE)
+    if isinstance(action, Box):
         preset["policy.initial_log_std"] = first_log_std(math.prod(action.shape))
     if config.algorithm == "pg":
         preset["update.delta"] = PG_DELTA
-    if config.algorithm == "covariant" and not isinstance(action, Discrete):
+    if config.algorithm == "covariant" and isinstance(action, Box):
         preset["update.damping"] = PATH_DAMPING
     if config.sampling.scheme == "vine":
         preset |= VINE
@@ -106,7 +106,7 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
             preset["vine.actions"] = max(2, action.n)
     native = functional and config.sampling.scheme == "single-path"
     if native:
-        preset |= FUNCTIONAL[isinstance(action, Discrete)]
+        preset |= FUNCTIONAL[not isinstance(action, Box)]
     if envs is not None:
         preset["sampling.envs"] = envs
     count = config.sampling.envs or preset["sampling.envs"]

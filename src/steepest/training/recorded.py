@@ -150,7 +150,7 @@ def _is_sums(each: Any) -> bool:
 def space_of(info: dict[str, Any], name: str) -> Space:
     """The space `name` of a checkpoint."""
     record = _object(info, name)
-    if record.get("kind") not in ("box", "discrete"):
+    if record.get("kind") not in ("box", "discrete", "multi-discrete", "multi-binary"):
         raise RunError(f"the checkpoint's {name} space is damaged: its kind is {record.get('kind')!r:.80}")
     dtype = record.get("dtype", "int64")
     if not isinstance(dtype, str) or dtype not in _DTYPES:  # NumPy takes much else for one
@@ -159,8 +159,6 @@ def space_of(info: dict[str, Any], name: str) -> Space:
         space = spaces.from_record(record)
     except (UsageError, OverflowError) as error:
         raise RunError(f"the checkpoint's {name} space is damaged: {error!s:.300}") from error
-    if not isinstance(space, Box) and not (1 <= space.n <= _LARGEST and abs(space.start) <= _LARGEST):
-        raise RunError(f"the checkpoint's {name} space is damaged: {space}")
     return space
 
 
@@ -178,7 +176,9 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         observation, action = space_of(info, "observation"), space_of(info, "action")
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
         own = PolicySpec.for_spaces(observation, action)
-        fits = fits and (spec.kind, spec.inputs, spec.actions) == (own.kind, own.inputs, own.actions)
+        fits = fits and all(
+            getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
+        )
     except (UsageError, OverflowError) as error:
         raise RunError(f"the checkpoint's policy is damaged: {error!s:.300}") from error
     if not fits:

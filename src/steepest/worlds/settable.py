@@ -141,7 +141,7 @@ def _replays(world: World, states: SettableWorld, before: int = 5, after: int = 
     """Whether every environment goes on from a state of the first as the first did, to the bit."""
     space = copy.deepcopy(world.action_space)
     space.seed(0)
-    start = int(getattr(space, "start", 0))  # policies count from 0
+    start = getattr(space, "start", 0)  # policies count from 0
     actions = [np.stack([np.asarray(space.sample()) - start] * world.envs) for _ in range(before + after)]
     actions = [a if a.dtype.kind in "iu" else np.clip(a, -10, 10) for a in actions]  # bounds can be anything
     world.reset(0)

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
-from steepest.spaces import Discrete, Space, describe
+from steepest.spaces import Box, Discrete, Space, describe
 from steepest.worlds.functional.protocol import FunctionalEnvironment, name_of
 
 
@@ -128,16 +128,15 @@ class Copies:
         return jnp.asarray(obs, jnp.float32)
 
     def _actuate(self, action: Any) -> Array:
-        if isinstance(self.action, Discrete):
-            return jnp.asarray(action, jnp.int32) + self.action.start
+        if not isinstance(self.action, Box):
+            return jnp.asarray(action, jnp.int32) + self.action.offset.astype(np.int32)
         low, high = (np.asarray(bound, np.float32) for bound in (self.action.low, self.action.high))
         return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
 
     def _check(self) -> None:
         """Trace a reset and a step of one environment, which settles the types of a state, and of two."""
         key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-        dtype = jnp.int32 if isinstance(self.action, Discrete) else jnp.float32
-        action = jax.ShapeDtypeStruct(self.action.shape, dtype)
+        action = jax.ShapeDtypeStruct(self.action.shape, self.action.inside)
         env, params = self.environment, self._params(self.tables)
         obs, first = self._traced("reset", lambda k: env.reset(k, params), key)
         _same(f"{self.name}'s reset", "observation", obs, self.observation)
@@ -152,7 +151,7 @@ class Copies:
         self._agree(stepped[1], again[1], types=True)
         self._state_types = stepped[1]
         two, drawn = jax.ShapeDtypeStruct((2,), key.dtype), jax.ShapeDtypeStruct((2,), jnp.uint32)
-        acts = jax.ShapeDtypeStruct((2, *action.shape), dtype)
+        acts = jax.ShapeDtypeStruct((2, *action.shape), action.dtype)
         self._traced("step", lambda k, n, a: self.step(self.tables, self.begin(self.tables, k, n), a), two, drawn, acts)
 
     def _traced(self, what: str, function: Any, *arguments: Any) -> Any:

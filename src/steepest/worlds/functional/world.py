@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.errors import RunError, UsageError
-from steepest.spaces import Discrete
+from steepest.spaces import Box
 from steepest.worlds.functional.copies import Copies, Outcome, Stand, where
 from steepest.worlds.functional.protocol import FunctionalEnvironment
 from steepest.worlds.world import Transition
@@ -135,10 +135,10 @@ class FunctionalWorld:
     def _checked(self, action: Any) -> np.ndarray:
         action, space = np.asarray(action), self.copies.action
         shape = (self.envs, *space.shape)
-        if action.shape != shape or (isinstance(space, Discrete) and action.dtype.kind not in "iu"):
+        if action.shape != shape or (not isinstance(space, Box) and action.dtype.kind not in "iu"):
             raise UsageError(f"{self.name} takes actions of shape {shape}, got {action.dtype} of shape {action.shape}")
-        if isinstance(space, Discrete) and ((action < 0) | (action >= space.n)).any():
-            raise UsageError(f"{self.name}: actions are 0 … {space.n - 1}, got {action.min()} … {action.max()}")
+        if not isinstance(space, Box) and ((action < 0) | (action >= space.counts)).any():
+            raise UsageError(f"{self.name}: actions are 0 … {space.counts - 1}, got {action.min()} … {action.max()}")
         if not np.isfinite(action).all():
             raise RunError(f"{self.name} was to be given an action that is not finite")
         return action
