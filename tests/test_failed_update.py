@@ -129,7 +129,7 @@ def test_a_file_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
     file = next((run.path / "updates").iterdir())
     arrays, info = read(file)
     if wrong == "report":
-        info["update"] = {"report": []}
+        info["update"] = {"report": [], "exhaustive": None, "ahead": None}
     elif wrong == "rollout":
         arrays["update.rollout.obs"] = arrays["update.rollout.obs"][:3]
     elif wrong == "key":

@@ -200,7 +200,7 @@ class Diagnose:
         from steepest.training.failed_update import replay
 
         cache_compilations()
-        record = replay(self.run)
+        record = replay(self.run, env=self.env)
         print(json.dumps(standard(record)) if self.output.json else in_words(record))
         return 0
 

@@ -32,14 +32,23 @@ class Row(NamedTuple):
     faults: Sequence[Fault] = ()
 
 
+class Before(NamedTuple):
+    """What an update was made of.  snapshot: of the run before it.  given: what the update was given; None where that
+    can be made again: `ahead` iterations after the snapshot."""
+
+    snapshot: Snapshot
+    given: Given | None
+    ahead: int = 0
+
+
 class Advanced(NamedTuple):
     """snapshot: after the last iteration.  rows: one each, in order.  info: of the last, on the host.
-    before: i ↦ the run before row i, and what its update was given; good until the next advance."""
+    before: of the update of row i; good until the next advance."""
 
     snapshot: Snapshot
     rows: list[Row]
     info: IterationInfo
-    before: Callable[[int], tuple[Snapshot, Given]]
+    before: Callable[[int], Before]
 
 
 class Engine(Protocol):

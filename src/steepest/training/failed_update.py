@@ -24,18 +24,21 @@ from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.normaliser import Scaling
 from steepest.parameters import split
-from steepest.runs.checkpoint import flatten, restore
+from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
 from steepest.spaces import Space
 from steepest.training.assembly import build_critic
-from steepest.training.beginning import learner_of
+from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
 from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
-from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent
+from steepest.training.native_engine import NativeRuns
+from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent, restore_snapshot
 from steepest.training.recorded import progress_of, update_of
+from steepest.worlds import make_world
+from steepest.worlds.functional.world import FunctionalWorld
 
 _SPAN = 2.0 ** np.arange(-6, 3)
 """δ at which the direction is looked at, as multiples of its own."""
@@ -45,7 +48,7 @@ class Replayed(NamedTuple):
     """A failed update, made again.
 
     learner, state, given: what it is made of.  step: its report now.  recorded: as it was then, by the names of
-    metrics.jsonl.  record: of the checkpoint.
+    metrics.jsonl.  record: of the checkpoint.  ahead: how many iterations after it.
     """
 
     learner: Learner
@@ -54,42 +57,27 @@ class Replayed(NamedTuple):
     step: dict[str, Any]
     recorded: dict[str, Any]
     record: dict[str, Any]
+    ahead: int
 
 
-def update_contents(given: Given, row: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """(arrays, info) beside those of the checkpoint before.  row: the metrics of the iteration."""
-    parts = {
-        "rollout": given.rollout,
-        "acted": given.acted,
-        "refreshed": given.refreshed,
-        "reward_scale": np.asarray(given.reward_scale),
-        "key": given.key,
-        "branches": given.branches,
-        "limited": given.limited,
-    }
-    arrays: Arrays = {}
-    for name, part in parts.items():
-        arrays |= {} if part is None else flatten(part, f"update.{name}")
-    exhaustive = None if given.branches is None else given.branches.exhaustive
-    report = {name: value for name, value in row.items() if name.startswith("update/")}
-    return arrays, {"report": report, "exhaustive": exhaustive}
-
-
-def replay(path: str | Path, *, algorithm: Algorithm | None = None, policy: Any = None) -> dict[str, Any]:
+def replay(
+    path: str | Path, *, env: Any = None, algorithm: Algorithm | None = None, policy: Any = None
+) -> dict[str, Any]:
     """Make a failed update again, and say what is to be seen of it: plain data.
 
-    path: a file of RUN/updates.  algorithm, policy: as for `st.resume`.  Nothing in the file is executed.
+    path: a file of RUN/updates.  env, algorithm, policy: as for `st.resume`; the environment only where the run was one
+    program, which is then made again up to the update. Nothing in the file is executed.
 
     Raises UsageError for a file that holds no update, RunError for one that is damaged.
     """
-    replayed = load_update(path, algorithm=algorithm, policy=policy)
+    replayed = load_update(path, env=env, algorithm=algorithm, policy=policy)
     step, recorded = replayed.step, replayed.recorded
     progress = progress_of(replayed.record)
     numbers = {name: (recorded[name], step[name]) for name in recorded if name in step}
     return {
         "format": 1,
-        "iteration": progress.iteration + 1,
-        "steps": progress.steps,
+        "iteration": progress.iteration + 1 + replayed.ahead,
+        "steps": progress.steps + replayed.ahead * len(replayed.given.rollout.reward.ravel()),
         "algorithm": replayed.learner.algorithm.name,
         "recorded": recorded,
         "replayed": step,
@@ -102,7 +90,9 @@ def replay(path: str | Path, *, algorithm: Algorithm | None = None, policy: Any 
     }
 
 
-def load_update(path: str | Path, *, algorithm: Algorithm | None = None, policy: Any = None) -> Replayed:
+def load_update(
+    path: str | Path, *, env: Any = None, algorithm: Algorithm | None = None, policy: Any = None
+) -> Replayed:
     """The update in a file, made again. Parameters and errors as of `replay`."""
     arrays, info = read(path)
     said = update_of(info)
@@ -112,16 +102,34 @@ def load_update(path: str | Path, *, algorithm: Algorithm | None = None, policy:
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
     learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
-    critics = [build_critic(config, agent.observation, jax.random.key(0)) for _ in range(2)]
-    limited = any(name.startswith("learner.cost_critic") for name in arrays)
-    state = restore(learner.init(agent.policy, critics[0], critics[1] if limited else None), arrays, "learner")
-    given = _given(arrays, said["exhaustive"], config, agent.observation, agent.action)
-    if (agent.normaliser is None) != (given.acted is None) or (given.acted is None) != (given.refreshed is None):
-        raise RunError("the update is damaged: its statistics are not those of the agent")
-    if limited != (given.limited is not None) or (limited and given.rollout.cost is None):
-        raise RunError("the update is damaged: what it says of the cost is not what the learner needs")
+    ahead = said.get("ahead")
+    if ahead is not None:
+        needs(info, "env", env, "replay(path, env=…); the command line takes --env ID")
+        state, given = _made_again(config, learner, arrays, info, env, policy, ahead)
+    else:
+        critics = [build_critic(config, agent.observation, jax.random.key(0)) for _ in range(2)]
+        limited = any(name.startswith("learner.cost_critic") for name in arrays)
+        state = restore(learner.init(agent.policy, critics[0], critics[1] if limited else None), arrays, "learner")
+        given = _given(arrays, said["exhaustive"], config, agent.observation, agent.action)
+        if (agent.normaliser is None) != (given.acted is None) or (given.acted is None) != (given.refreshed is None):
+            raise RunError("the update is damaged: its statistics are not those of the agent")
+        if limited != (given.limited is not None) or (limited and given.rollout.cost is None):
+            raise RunError("the update is damaged: what it says of the cost is not what the learner needs")
     _, _, step, _ = learner.improve(state, *given)
-    return Replayed(learner, state, given, of_step(jax.tree.map(np.asarray, step)), said["report"], info)
+    step = of_step(jax.tree.map(np.asarray, step))
+    return Replayed(learner, state, given, step, said["report"], info, ahead or 0)
+
+
+def _made_again(
+    config: TrainConfig, learner: Learner, arrays: Arrays, info: dict[str, Any], env: Any, policy: Any, ahead: int
+) -> tuple[LearnerState, Given]:
+    """Of a run that was one program: its iterations from the checkpoint on."""
+    world = make_world(config.env if env is None else env, config.sampling.envs, allow_import=env is not None)
+    if not isinstance(world, FunctionalWorld):
+        raise UsageError(f"this update is of a run that was one program, and {world.name} is none: give its env")
+    template = first_snapshot(config, learner, world, policy)
+    snapshot = restore_snapshot(template, arrays, info, config.sampling.envs or 1, policy)
+    return NativeRuns(config, [config.seed], learner, world, stepwise=True).given(snapshot, ahead)
 
 
 def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Space, action: Space) -> Given:

@@ -17,7 +17,7 @@ import numpy as np
 from steepest.geometry import Reason
 from steepest.parameters import split
 from steepest.training.config import TrainConfig
-from steepest.training.engine import ACT, FIT, RESET, Advanced, Row, key_of, seed_of
+from steepest.training.engine import ACT, FIT, RESET, Advanced, Before, Row, key_of, seed_of
 from steepest.training.gathering import Gather
 from steepest.training.learner import Given, IterationInfo, Learner
 from steepest.training.metrics import of_faults, of_iteration
@@ -102,7 +102,7 @@ class HostEngine:
         }
         row = Row(progress, metrics, episodes, gathered.faults)
         after = after._replace(learner=state, progress=progress)
-        return Advanced(after, [row], info, lambda i: (snapshot, given))
+        return Advanced(after, [row], info, lambda i: Before(snapshot, given))
 
     def close(self) -> None:
         """See `Engine`."""

@@ -138,7 +138,7 @@ class Loop:
         if diagnosis := self._diagnosis(advanced):
             reasons.append(diagnosis)
             self.failed = True
-            self.recorder.failed_update(*advanced.before(len(advanced.rows) - 1), advanced.rows[-1])
+            self.recorder.failed_update(advanced.before(len(advanced.rows) - 1), advanced.rows[-1])
         return reasons
 
     def _keep_failed(self, advanced: Advanced, before: Snapshot) -> None:
@@ -147,7 +147,7 @@ class Loop:
         for i, row in enumerate(advanced.rows):
             failed, failures = row.progress.failures > failures, row.progress.failures
             if failed and not self.failing and self.kept < KEPT:
-                self.recorder.failed_update(*advanced.before(i), row)
+                self.recorder.failed_update(advanced.before(i), row)
                 self.kept += 1
             self.failing = failed
 

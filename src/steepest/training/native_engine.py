@@ -27,7 +27,7 @@ from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Episode
 from steepest.sampling.unroll import Ends, Underway, begin
 from steepest.training.config import TrainConfig
-from steepest.training.engine import RESET, Advanced, Row, key_of
+from steepest.training.engine import RESET, Advanced, Before, Row, key_of
 from steepest.training.learner import Given, IterationInfo, Learner
 from steepest.training.metrics import of_iteration
 from steepest.training.native_program import Carry, RewardMoments, collect, compile_iterations
@@ -106,36 +106,36 @@ class NativeRuns:
         self._carry = carry
         share = seconds / whole / len(snapshots)
 
-        def again(run: int, count: int) -> Carry:
-            """That run after so many iterations of this stretch."""
-            return self._split(self._stretch(before, live, progress, count)[0] if count else before)[run]
+        def then(snapshot: Snapshot, run: int, i: int) -> Before:
+            """Of row i of that run; to make it again takes time, which is for whoever wants to know."""
+            assert before is not None
+            return Before(_snapshot(snapshot, self._split(before)[run], self._rest, snapshot.progress), None, i)
 
         return [
-            self._advanced(i, snapshot, mine, self._of_run(unpacked, i), share, functools.partial(again, i))
+            self._advanced(snapshot, mine, self._of_run(unpacked, i), share, functools.partial(then, snapshot, i))
             for i, (snapshot, mine) in enumerate(zip(snapshots, self._split(carry), strict=True))
         ]
 
+    def given(self, snapshot: Snapshot, ahead: int) -> tuple[Any, Given]:
+        """What is learnt (a `LearnerState`) so many iterations after a snapshot of the only run, and what the update of
+        the next one is given."""
+        self.reset([snapshot])
+        if ahead:
+            self._carry = self._stretch(self._carry, [True], snapshot.progress, ahead)[0]
+        copies, steps = self._world.copies, self._config.sampling.rollout or 1
+        collected = jax.jit(lambda *these: collect(self._learner, self._rest, copies, steps, *these)[1])
+        iteration = np.int32(snapshot.progress.iteration + ahead)
+        given: Given = collected(copies.tables, self._carry, self._seeds[0], iteration)
+        assert self._carry is not None
+        return eqx.combine(self._carry.learner, self._rest), given
+
     def _advanced(
-        self, run: int, snapshot: Snapshot, carry: Carry, unpacked: Any, seconds: float, again: Callable[[int], Carry]
+        self, snapshot: Snapshot, carry: Carry, unpacked: Any, seconds: float, before: Callable[[int], Before]
     ) -> Advanced:
         (infos, scales), ended = unpacked
         rows = _rows(infos, scales, ended, snapshot.progress, self._config.batch, seconds)
         after = _snapshot(snapshot, carry, self._rest, rows[-1].progress)
-
-        def then(i: int) -> tuple[Snapshot, Given]:
-            there, progress = again(i), rows[i - 1].progress if i else snapshot.progress
-            return _snapshot(snapshot, there, self._rest, progress), self._given(there, run, progress.iteration)
-
-        return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos), then)
-
-    def _given(self, carry: Carry, run: int, iteration: int) -> Given:
-        """What the update of an iteration was given; its rollout is made again."""
-        copies, steps = self._world.copies, self._config.sampling.rollout or 1
-        here = jax.jit(
-            lambda *given: collect(self._learner, self._rest, copies, steps, *given)[1],
-        )
-        given: Given = here(copies.tables, carry, self._seeds[run], np.int32(iteration))
-        return jax.tree.map(np.asarray, given._replace(key=None))._replace(key=given.key)
+        return Advanced(after, rows, jax.tree.map(lambda x: x[-1], infos), before)
 
     def _count(self, progress: Progress) -> int:
         """Iterations until the loop has something to do, or as many as there is time for."""

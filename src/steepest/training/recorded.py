@@ -87,10 +87,12 @@ def update_of(info: dict[str, Any]) -> dict[str, Any] | None:
     update = info.get("update")
     if update is None:
         return None
-    if not isinstance(update, dict) or set(update) != {"report", "exhaustive"}:
+    if not isinstance(update, dict) or set(update) != {"report", "exhaustive", "ahead"}:
         raise RunError(f"the update is damaged: {update!r:.80}")
     report, plain = update["report"], (str, int, float, bool, type(None))
     fits = isinstance(report, dict) and all(isinstance(value, plain) for value in report.values())
+    ahead = update["ahead"]
+    fits = fits and (ahead is None or (type(ahead) is int and 0 <= ahead < 10**6))
     if not fits or not isinstance(update["exhaustive"], bool | None):
         raise RunError(f"the update is damaged: {update!r:.80}")
     return update

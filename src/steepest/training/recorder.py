@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from steepest.errors import RunError
 from steepest.runs import Found, JsonLines, RunFolder, TensorBoard, set_aside
+from steepest.runs.checkpoint import flatten
 from steepest.sampling.rollout import Episode
 from steepest.training import persistence
-from steepest.training.engine import Row
-from steepest.training.failed_update import update_contents
-from steepest.training.learner import Given
+from steepest.training.engine import Before, Row
 from steepest.training.persistence import Snapshot
 from steepest.training.recorded import Progress, logs_of
 from steepest.worlds.faults import Fault
@@ -115,13 +116,13 @@ class Recorder:
             self.folder.save_checkpoint("best", *self._contents(snapshot))
             self._returns = [mean]
 
-    def failed_update(self, before: Snapshot, given: Given, row: Row) -> None:
+    def failed_update(self, before: Before, row: Row) -> None:
         """Write an update that failed into updates/, with all that went into it; a disk that is full does without.
 
-        before: the run then.  given: what the update was.  row: of its iteration.
+        before: what it was made of.  row: of its iteration.
         """
-        arrays, info = self._contents(before)
-        more, report = update_contents(given, row.metrics)
+        arrays, info = self._contents(before.snapshot)
+        more, report = _of_update(before, row.metrics)
         with contextlib.suppress(RunError):
             self.folder.save_update(row.progress.iteration, {**arrays, **more}, {**info, "update": report})
 
@@ -135,6 +136,20 @@ class Recorder:
         for sink in (self._metrics, self._episodes, self._faults, self._tensorboard):
             if sink is not None:
                 sink.close()
+
+
+def _of_update(before: Before, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, info) of an update, beside those of the checkpoint before.  row: the metrics of the iteration."""
+    arrays: dict[str, Any] = {}
+    given, exhaustive = before.given, None
+    if given is not None:
+        parts = {**given._asdict(), "reward_scale": np.asarray(given.reward_scale)}
+        for name, part in parts.items():
+            arrays |= {} if part is None else flatten(part, f"update.{name}")
+        exhaustive = None if given.branches is None else given.branches.exhaustive
+    report = {name: value for name, value in row.items() if name.startswith("update/")}
+    ahead = before.ahead if given is None else None
+    return arrays, {"report": report, "exhaustive": exhaustive, "ahead": ahead}
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
