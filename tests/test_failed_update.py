@@ -48,19 +48,15 @@ def test_a_failed_update_is_made_again_from_its_file(
     first = [i for i in failed if i - 1 not in failed][:KEPT]
     files = sorted((run.path / "updates").iterdir())
     assert [file.name for file in files] == [f"iteration-{i:06d}.safetensors" for i in first]
-    record = replay(files[0])
-    assert record["iteration"] == first[0]
-    assert record["replayed"]["update/reason"] == "line_search"
+    replayed = load_update(files[0])
+    assert replayed.record["progress"]["iteration"] + replayed.ahead + 1 == first[0]
+    assert replayed.step["update/reason"] == "line_search"
+    then = {name: rows[first[0] - 1][name] for name in replayed.step}
     if name == "native":  # the program of many iterations rounds otherwise
         for key in ("update/gradient_norm", "update/predicted_kl"):
-            np.testing.assert_allclose(record["replayed"][key], rows[first[0] - 1][key], rtol=1e-3)
+            np.testing.assert_allclose(replayed.step[key], then[key], rtol=1e-3)
     else:
-        assert record["same"]
-        assert {k: rows[first[0] - 1][k] for k in record["replayed"]} == record["replayed"]
-    assert [trial["with"].split()[0] for trial in record["trials"]] == ["damping", "damping", "delta"]
-    text = in_words(record)
-    assert f"iteration {first[0]}, after" in text
-    assert "No point on the line improves the surrogate" in text
+        assert then == replayed.step
 
 
 def test_what_is_said_of_it_is_what_went_into_it(tmp_path: Path) -> None:
@@ -68,6 +64,11 @@ def test_what_is_said_of_it_is_what_went_into_it(tmp_path: Path) -> None:
     run = st.train("CartPole-v1", out=tmp_path / "run", **settings)
     file = min((run.path / "updates").iterdir())
     record, replayed = replay(file), load_update(file)
+    assert record["same"]
+    assert [trial["with"].split()[0] for trial in record["trials"]] == ["damping", "damping", "delta"]
+    text = in_words(record)
+    assert f"iteration {record['iteration']}, after {record['steps']} steps" in text
+    assert "No point on the line improves the surrogate" in text
     rollout = replayed.given.rollout
     row, before = run.metrics[record["iteration"] - 1], read(file)[1]["progress"]
     assert record["rollout"]["rows"] == int(rollout.valid.sum()) == row["step"] - before["steps"]
