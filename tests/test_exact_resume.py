@@ -80,15 +80,16 @@ def test_costs_and_their_limit_go_on(tmp_path: Path) -> None:
     assert stopped_and_resumed(tmp_path, Effort, 4, Effort, **settings) == []
 
 
-def test_a_signal_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [4, 9])  # in the middle, and with the last iteration
+def test_a_signal_loses_nothing(at: int, tmp_path: Path) -> None:
     def interrupt(event: st.IterationEvent) -> None:
-        if event.iteration == 4:
+        if event.iteration == at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     whole = st.train("CartPole-v1", out=tmp_path / "whole", **SMALL)
     stopped = st.train("CartPole-v1", out=tmp_path / "stopped", callbacks=[interrupt], **SMALL)
     assert stopped.exit_code == 128 + signal.SIGTERM
-    assert len(stopped.metrics) == 4
+    assert len(stopped.metrics) == at
     st.resume(stopped.path)
     assert differences(whole.path, stopped.path) == []
 
@@ -303,7 +304,11 @@ class TestWhatIsKept:
         with pytest.raises(RunError, match="does not fit: a simulator's state"):
             swimmer.put_back(other._replace(envs=[other.envs[0]._replace(obs=obs)]))
         state, derived = other.envs[0].own
-        for own in ((state * np.nan, derived), (state, derived * np.inf), (state, derived.astype(np.float32))):
+        for own in (
+            (np.full_like(state, np.nan), derived),
+            (state, np.full_like(derived, np.inf)),
+            (state, np.float32(derived)),
+        ):
             with pytest.raises(RunError, match="does not fit: a simulator's state"):
                 hopper.put_back(other._replace(envs=[other.envs[0]._replace(own=own)]))
 

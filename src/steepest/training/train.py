@@ -37,7 +37,7 @@ from steepest.training.persistence import (
     needs,
     restore_snapshot,
 )
-from steepest.training.recorded import objects_of
+from steepest.training.recorded import Ended, objects_of
 from steepest.training.running import Run, ended_run, last_evaluation, open_loop
 from steepest.training.seeds import train_seeds
 from steepest.training.settings import from_record, with_settings
@@ -173,6 +173,8 @@ def resume(
         progress = snapshot.progress
         if folder.finished or (progress.steps < config.steps and steps is not None):
             snapshot = snapshot._replace(ended=None)  # it is to go on
+        elif progress.steps >= config.steps and snapshot.ended is None:  # a signal came with the last iteration
+            snapshot = snapshot._replace(ended=Ended("all steps done", failed=False))
         if progress.steps >= config.steps and snapshot.ended is None:
             raise UsageError(f"{path} has done its {config.steps} steps; give more with --steps")
         if best_return(folder) is None:

@@ -119,17 +119,39 @@ def keepable(world: World) -> Keepable | None:
     return found if callable(getattr(found, "keep", None)) and callable(getattr(found, "put_back", None)) else None
 
 
-def keeps(world: World) -> bool:
-    """Whether the world goes on from where it was put back as it did before, through a file; tried out, and reset."""
+def keeps(world: World, before: int = 3, after: int = 3) -> bool:
+    """Whether the world goes on from where it was put back as it did before, through a file; tried out by a few steps.
+    It must be reset afterwards."""
     try:
         found = keepable(world)
         if found is None:
             return False
-        settable(world)
-        found.put_back(from_record(*to_record(found.keep(), 2 * MOST * world.envs)))
+        actions = _actions(world, before + after)
+        world.reset(0)
+        for action in actions[:before]:
+            world.step(action)
+        kept = from_record(*to_record(found.keep(), 2 * MOST * world.envs))
+        first = [(*world.step(action), world.obs) for action in actions[before:]]
+        found.put_back(kept)
+        second = [(*world.step(action), world.obs) for action in actions[before:]]
     except Exception:  # whatever an environment of the user's makes of it, the run does without
         return False
-    return True
+    return all(_same(x, y) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True))
+
+
+def _same(x: np.ndarray | None, y: np.ndarray | None) -> bool:
+    if x is None or y is None:
+        return x is y
+    return np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
+
+
+def _actions(world: World, count: int) -> list[np.ndarray]:
+    """As a policy would choose them, the same in all environments."""
+    space = copy.deepcopy(world.action_space)
+    space.seed(0)
+    start = getattr(space, "start", 0)  # policies count from 0
+    actions = [np.stack([np.asarray(space.sample()) - start] * world.envs) for _ in range(count)]
+    return [a if a.dtype.kind in "iu" else np.clip(a, -10, 10) for a in actions]  # bounds can be anything
 
 
 def refusal(name: str, why: str) -> UsageError:
@@ -139,11 +161,7 @@ def refusal(name: str, why: str) -> UsageError:
 
 def _replays(world: World, states: SettableWorld, before: int = 5, after: int = 8) -> bool:
     """Whether every environment goes on from a state of the first as the first did, to the bit."""
-    space = copy.deepcopy(world.action_space)
-    space.seed(0)
-    start = getattr(space, "start", 0)  # policies count from 0
-    actions = [np.stack([np.asarray(space.sample()) - start] * world.envs) for _ in range(before + after)]
-    actions = [a if a.dtype.kind in "iu" else np.clip(a, -10, 10) for a in actions]  # bounds can be anything
+    actions = _actions(world, before + after)
     world.reset(0)
     own = states.get_state()  # a snapshot holds what an environment was made with, too: give each its own again
     for action in actions[:before]:
