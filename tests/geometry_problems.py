@@ -21,7 +21,9 @@ from steepest.policies import (
     TabularSoftmax,
 )
 
-POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-multi-categorical", "mlp-gaussian")
+POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
+PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli")
+"""Of several parts: what differs from one is in the distribution alone."""
 
 
 def problem(kind: str) -> tuple[Any, Batch]:

@@ -58,10 +58,10 @@ def stopped_and_resumed(tmp_path: Path, env: Any, at: int, again: Any = None, **
     return differences(whole.path, tmp_path / "stopped")
 
 
-SEVERAL: list[tuple[str, dict[str, Any]]] = [
+SEVERAL: list[Any] = [
     ("CartPole-v1", {"group": 2, "normalise_observations": True, "scale_rewards": True}),
     ("Pendulum-v1", {"workers": 2, "group": 2, "damping_rule": "adaptive", "delta_final": 0.001}),
-    ("Hopper-v5", {"warm_start": True, "subsample": 0.5}),
+    pytest.param("Hopper-v5", {"warm_start": True, "subsample": 0.5}, marks=pytest.mark.slow),
     ("Hopper-v5", {"scheme": "vine", "envs": 1, "vine": {"states": 8, "actions": 2, "length": 3}}),
     ("gymnax:CartPole-v1", {"normalise_observations": True, "scale_rewards": True}),
 ]

@@ -85,7 +85,7 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("actions", list(ACTIONS))
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_the_optimum_is_found_on_the_host(actions: str, seed: int, tmp_path: Path) -> None:
     settings = {**SMALL, "steps": 25_000, "delta": 0.05, "gamma": 0.5}
     run = st.train(lambda: Copy(actions), "trpo", seed=seed, out=tmp_path, **settings)
