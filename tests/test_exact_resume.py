@@ -212,6 +212,24 @@ class TestWhatIsKept:
         for env in (Rebound, Telling):
             assert not keeps(make_world(env, 2)), env
 
+    def test_a_get_state_that_raises_later_ends_no_run(self, tmp_path: Path) -> None:
+        class Moody(Walk):
+            asked = 0
+
+            def get_state(self) -> Any:
+                self.asked += 1
+                if self.asked == 5:
+                    raise KeyError("mood")
+                return self.count, self.place
+
+            def set_state(self, state: Any) -> None:
+                self.count, self.place = state
+
+        with pytest.warns(UserWarning, match="one that is not kept"):
+            run = st.train(Moody, "npg", out=tmp_path / "run", **SMALL)
+        assert run.ended == "all steps done"
+        assert checkpoint.load(run.path / "checkpoints" / "last.safetensors")[1]["worlds"] is None
+
     def test_a_state_that_grows_is_kept_no_longer(self, tmp_path: Path) -> None:
         class Growing(Walk):
             def step(self, action: Any) -> Any:
@@ -391,8 +409,12 @@ class TestTheMachine:
             st.resume(tmp_path / "run")
         assert differences(whole.path, tmp_path / "run") == []
 
-    @pytest.mark.parametrize("full", ["checkpoint", "log"])
-    def test_a_full_disk(self, full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("full", "number"), [("checkpoint", errno.ENOSPC), ("log", errno.ENOSPC), ("checkpoint", errno.EROFS)]
+    )
+    def test_a_full_or_read_only_disk(
+        self, full: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         whole = st.train("CartPole-v1", out=tmp_path / "whole", **SMALL)
         room = [9 if full == "checkpoint" else 10]
 
@@ -400,7 +422,7 @@ class TestTheMachine:
             def write(*args: Any, **kwargs: Any) -> Any:
                 room[0] -= 1
                 if room[0] == 0:
-                    raise OSError(errno.ENOSPC, "No space left on device")
+                    raise OSError(number, os.strerror(number))
                 return method(*args, **kwargs)
 
             return write
@@ -408,7 +430,7 @@ class TestTheMachine:
         with monkeypatch.context() as patched:
             name = "replace" if full == "checkpoint" else "write"
             patched.setattr(files.os if full == "checkpoint" else sinks.os, name, once_full(getattr(os, name)))
-            with pytest.raises(RunError, match="No space left on device"):
+            with pytest.raises(RunError, match=os.strerror(number)):
                 st.train("CartPole-v1", out=tmp_path / "run", **SMALL)
         st.resume(tmp_path / "run")
         assert differences(whole.path, tmp_path / "run") == []

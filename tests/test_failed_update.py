@@ -123,7 +123,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "holds no update" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["report", "rollout", "key", "row", "exhaustive"])
+@pytest.mark.parametrize("wrong", ["report", "rollout", "key", "row", "exhaustive", "critic"])
 def test_a_file_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
     vine = {"scheme": "vine", "vine": {"states": 8, "actions": 2, "length": 3}}
     run = st.train("CartPole-v1", out=tmp_path / "run", **{**SMALL, **FAILS, **vine, "steps": 2 * 256})
@@ -135,6 +135,8 @@ def test_a_file_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
         arrays["update.rollout.obs"] = arrays["update.rollout.obs"][:3]
     elif wrong == "key":
         del arrays["update.key"]
+    elif wrong == "critic":
+        info["config"]["critic"]["hidden"] = [10**9, 10**9]  # would take an exabyte
     elif wrong == "row":
         arrays["update.branches.row"] = arrays["update.branches.row"] + 10**6
     else:

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 
 import steepest as st
-from environments import Effort, Fragile, Looking, Slow, Walk
+from environments import Effort, Fragile, Looking, Mortal, Slow, Walk
 from steepest.agent import CompiledActor, host_actor
 from steepest.batch import Rollout
 from steepest.parameters import split
 from steepest.policies import MlpCategorical, MlpGaussian
 from steepest.runs import RunFolder
+from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order, make_groups, share
 from steepest.sampling.rollout import empty, layout
 from steepest.sampling.workers import Workers
@@ -38,6 +39,7 @@ from steepest.training.hosting import settle
 from steepest.training.settings import with_settings
 from steepest.worlds import environment_seeds, make_world
 from steepest.worlds.remaking import remake
+from steepest.worlds.settable import keepable
 
 STEPS, ENVS, SIZE = 12, 5, 2
 """Three groups, the last of them smaller."""
@@ -226,6 +228,27 @@ def test_an_environment_that_breaks_in_a_worker_says_what_it_says_here() -> None
         with pytest.raises(st.RunError) as there:
             workers.finish()
     assert str(there.value) == str(here.value)
+
+
+def test_a_worker_that_dies_of_where_it_was_put_back_to_begins_afresh() -> None:
+    """Or its replacement would die of it too, five times in a row."""
+    world: Any = make_world(Mortal, ENVS)
+    world.reset(0)
+    for env in world._env.envs:
+        env.age = 149
+    found = keepable(world)
+    assert found is not None
+    actor, tally = host_actor(GAUSSIAN, ENVS), FaultTally(9)
+    workers = Workers(1, remake(Mortal), ENVS, ENVS, layout(STEPS, ENVS, *form(Mortal)), tally)
+    try:
+        workers.act_with(actor)
+        workers.start(orders(actor, GAUSSIAN, 3)[0]._replace(kept={0: found.keep()}))
+        rollout, _ = workers.finish()
+    finally:
+        workers.close()
+    assert [fault.kind for fault in tally.take()] == ["died"]
+    assert not rollout.valid[0].any()
+    assert rollout.valid[1:].any()
 
 
 def test_a_worker_that_is_killed_is_named_and_sigint_is_the_parents() -> None:

@@ -24,7 +24,7 @@ from steepest.parameters import merge, split
 from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.specification import PolicySpec
 from steepest.sampling.actor import Actor, finite
-from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, MlpActor, multi_categorical
+from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, Head, MlpActor, multi_categorical
 from steepest.spaces import Discrete, Space
 
 
@@ -162,13 +162,18 @@ def host_actor(policy: Policy, envs: int) -> Actor:
     The built-in networks are computed in NumPy, which takes a tenth of the time of a call of a compiled program; wide
     ones are not, as a BLAS of several threads would round them otherwise than one of a single thread.
     """
-    head = {MlpGaussian: GAUSSIAN, MlpCategorical: CATEGORICAL, MlpBernoulli: BERNOULLI}.get(type(policy))
-    if isinstance(policy, MlpMultiCategorical) and type(policy) is MlpMultiCategorical:
-        head = multi_categorical(policy.sizes)
-    net = getattr(policy, "net", None)
-    if head is None or type(net) is not Mlp or any(type(layer) is not Dense for layer in net.layers):
+    head_of, net = _HEADS.get(type(policy)), getattr(policy, "net", None)
+    if head_of is None or type(net) is not Mlp or any(type(layer) is not Dense for layer in net.layers):
         return CompiledActor(policy)
     matrices = [layer.weight for layer in net.layers]
     if any(w.dtype != np.float32 or envs * w.size > LARGEST for w in matrices):
         return CompiledActor(policy)
-    return MlpActor(head)
+    return MlpActor(head_of(policy))
+
+
+_HEADS: dict[Any, Callable[[Any], Head]] = {
+    MlpGaussian: lambda policy: GAUSSIAN,
+    MlpCategorical: lambda policy: CATEGORICAL,
+    MlpMultiCategorical: lambda policy: multi_categorical(policy.sizes),
+    MlpBernoulli: lambda policy: BERNOULLI,
+}

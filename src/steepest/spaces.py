@@ -17,64 +17,26 @@ from numpy.typing import NDArray
 from steepest.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Discrete:
-    """n values from `start`; policies and observations count from 0."""
-
-    n: int
-    start: int = 0
+class _WholeNumbers:
+    """Of whole numbers, one or several: policies count each from 0."""
 
     inside = np.int32
     """The dtype in a rollout."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return ()
+    _outside: Any = np.int64
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many values there are: 0 … counts − 1."""
-        return np.asarray(self.n)
+        """How many values there are, of each: 0 … counts − 1."""
+        raise NotImplementedError
 
     @property
     def offset(self) -> NDArray[np.int64]:
-        """What the environment's own numbers are more."""
-        return np.asarray(self.start)
+        """What the environment's own numbers are more, of each."""
+        raise NotImplementedError
 
-    def to_environment(self, action: Any) -> NDArray[np.int64]:
-        """The environment's own number of a policy's action."""
-        return np.asarray(action, np.int64) + self.start
-
-    def from_environment(self, obs: Any) -> NDArray[np.int32]:
-        """A state index from the environment's own number: a copy."""
-        return (np.asarray(obs) - self.start).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class MultiDiscrete:
-    """One of sizes[i] values from starts[i], for each i; policies count from 0."""
-
-    sizes: tuple[int, ...]
-    starts: tuple[int, ...]
-    inside = np.int32
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.sizes),)
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """As of `Discrete`, of each."""
-        return np.asarray(self.sizes, np.int64)
-
-    @property
-    def offset(self) -> NDArray[np.int64]:
-        """As of `Discrete`, of each."""
-        return np.asarray(self.starts, np.int64)
-
-    def to_environment(self, action: Any) -> NDArray[np.int64]:
-        """The environment's own numbers of a policy's action."""
-        return np.asarray(action, np.int64) + self.offset
+    def to_environment(self, action: Any) -> NDArray[Any]:
+        """The environment's own numbers of a policy's action, in its dtype."""
+        return (np.asarray(action, np.int64) + self.offset).astype(self._outside)
 
     def from_environment(self, obs: Any) -> NDArray[np.int32]:
         """The other way: a copy."""
@@ -82,11 +44,51 @@ class MultiDiscrete:
 
 
 @dataclass(frozen=True)
-class MultiBinary:
+class Discrete(_WholeNumbers):
+    """n values from `start`."""
+
+    n: int
+    start: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.asarray(self.n)
+
+    @property
+    def offset(self) -> NDArray[np.int64]:
+        return np.asarray(self.start)
+
+
+@dataclass(frozen=True)
+class MultiDiscrete(_WholeNumbers):
+    """One of sizes[i] values from starts[i], for each i."""
+
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.sizes),)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.asarray(self.sizes)
+
+    @property
+    def offset(self) -> NDArray[np.int64]:
+        return np.asarray(self.starts)
+
+
+@dataclass(frozen=True)
+class MultiBinary(_WholeNumbers):
     """n switches, 0 or 1."""
 
     n: int
-    inside = np.int32
+    _outside = np.int8
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,21 +96,11 @@ class MultiBinary:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """As of `Discrete`, of each."""
-        return np.full(self.n, 2, np.int64)
+        return np.full(self.n, 2)
 
     @property
     def offset(self) -> NDArray[np.int64]:
-        """As of `Discrete`, of each."""
-        return np.zeros(self.n, np.int64)
-
-    def to_environment(self, action: Any) -> NDArray[np.int8]:
-        """In the environment's dtype."""
-        return np.asarray(action).astype(np.int8)
-
-    def from_environment(self, obs: Any) -> NDArray[np.int32]:
-        """A copy."""
-        return np.array(obs, np.int32)
+        return np.asarray(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +127,7 @@ class Box:
 
 _LARGEST = 2**53
 """Up to here a reader that has but floats has a whole number exactly."""
-Whole = Discrete | MultiDiscrete | MultiBinary
-"""Spaces of whole numbers."""
-Space = Whole | Box
+Space = Discrete | MultiDiscrete | MultiBinary | Box
 
 
 def describe(space: Any, role: str) -> Space:

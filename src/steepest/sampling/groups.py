@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steepest.batch import Rollout
-from steepest.errors import RunError, UsageError
+from steepest.errors import RunError
 from steepest.sampling.actor import Actor
 from steepest.sampling.rollout import fill, lose
 from steepest.worlds.faults import Report
-from steepest.worlds.settable import Keepable, keepable, keeps
+from steepest.worlds.settable import Keepable, keepable, keeps, kept
 from steepest.worlds.world import World
 
 
@@ -88,11 +88,9 @@ class Groups:
         """Where each group stands; None where that cannot be said, from then on."""
         if not self._keep:
             return None
-        try:
-            return {group: self._keeper(group).keep() for group in self._worlds}
-        except (UsageError, RunError):  # it has become something else than it was at first
-            self._keep = False
-            return None
+        states = {group: kept(self._keeper(group)) for group in self._worlds}
+        self._keep = None not in states.values()  # else it has become something else than it was at first
+        return states if self._keep else None
 
     def _keeper(self, group: int) -> Keepable:
         if group not in self._keepable:

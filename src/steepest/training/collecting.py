@@ -32,7 +32,7 @@ from steepest.spaces import Discrete, describe
 from steepest.training.config import TrainConfig
 from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
 from steepest.worlds.faults import Fault
-from steepest.worlds.settable import keepable, keeps, settable
+from steepest.worlds.settable import keepable, keeps, kept, settable
 from steepest.worlds.world import World
 
 
@@ -92,8 +92,9 @@ class SinglePath:
         """See `Collect`."""
         rollout = empty(*self._form)
         charged = self._groups.collect(self._account.order(params, acted, key), rollout)
-        kept = self._groups.keep()
-        return self._account.gathered(rollout, charged, self._faults.take(), None if kept is None else lambda: kept)
+        states = self._groups.keep()
+        worlds = None if states is None else lambda: states
+        return self._account.gathered(rollout, charged, self._faults.take(), worlds)
 
     def stop(self) -> None:
         """See `Collect`."""
@@ -151,10 +152,8 @@ class VinePath:
 
         seeds = rng.integers(2**32, size=vine.states, dtype=np.uint32)
         branches, steps = vine.branches(world, trunk, first, follow, seeds, exhaustive=self._every is not None)
-        standing = None
-        if self._keepable is not None:
-            kept = {0: self._keepable.keep()}
-            standing = Standing(self._collector.running, lambda: kept)
+        state = None if self._keepable is None else kept(self._keepable)
+        standing = None if state is None else Standing(self._collector.running, lambda: {0: state})
         return Gathered(trunk.rollout, trunk.episodes, branches, steps, [], standing)
 
     def _go_on(self) -> None:

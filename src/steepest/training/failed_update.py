@@ -8,6 +8,7 @@ The file is a checkpoint of the moment before, and beside it what the update was
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
 from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent, restore_snapshot
-from steepest.training.recorded import progress_of, update_of
+from steepest.training.recorded import check_size, progress_of, update_of
 from steepest.worlds import make_world
 from steepest.worlds.functional.world import FunctionalWorld
 
@@ -101,6 +102,7 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
+    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
     learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
@@ -126,6 +128,7 @@ def _made_again(
     """Of a run that was one program: its iterations from the checkpoint on."""
     world = make_world(config.env if env is None else env, config.sampling.envs, allow_import=env is not None)
     if not isinstance(world, FunctionalWorld):
+        world.close()
         raise UsageError(f"this update is of a run that was one program, and {world.name} is none: give its env")
     template = first_snapshot(config, learner, world, policy)
     snapshot = restore_snapshot(template, arrays, info, config.sampling.envs or 1, policy)
@@ -238,8 +241,9 @@ def _trials(replayed: Replayed) -> list[dict[str, Any]]:
         for factor in (10.0, 100.0):
             to = factor * damping if damping > 0 else factor * 1e-3
             changes.append((f"damping {to:.3g}", lambda to=to: dataclasses.replace(algorithm, damping=to)))
-    if isinstance(delta, int | float) and dataclasses.is_dataclass(algorithm.step):
-        step: Any = dataclasses.replace(algorithm.step, delta=delta / 10)  # type: ignore[type-var]
+    step: Any = algorithm.step
+    if isinstance(delta, int | float) and dataclasses.is_dataclass(step) and not isinstance(step, type):
+        step = dataclasses.replace(step, delta=delta / 10)
         changes.append((f"delta {delta / 10:.3g}", lambda: dataclasses.replace(algorithm, step=step)))
     found = []
     for what, changed in changes:

@@ -186,8 +186,6 @@ class NativeStands(NamedTuple):
 
 def _taken_up(standing: Stands | None, new: Underway) -> Underway:
     """The copies as they stood, or new ones. Raises RunError for what does not fit them."""
-    if isinstance(standing, NativeStands):
-        return standing.underway
     stored = None if standing is None else standing.stored()
     return new if stored is None else restore(new, stored.arrays, PREFIX)
 

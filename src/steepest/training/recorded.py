@@ -185,11 +185,15 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         raise RunError(f"the checkpoint's policy is damaged: {error!s:.300}") from error
     if not fits:
         raise RunError(f"the checkpoint's policy is damaged: {spec!r:.200} does not fit its spaces")
-    weights = sum(a * b for a, b in pairwise(sizes))
-    held = sum(array.size for array in arrays.values())
-    if weights > held:
-        raise RunError(f"the checkpoint's policy is damaged: it would have {weights} weights, the file has {held}")
+    check_size(sizes, arrays, "policy")
     return spec
+
+
+def check_size(sizes: Sequence[int], arrays: dict[str, np.ndarray], what: str) -> None:
+    """Raise RunError for a network with layers of these sizes that has more weights than the file has numbers."""
+    weights, held = sum(a * b for a, b in pairwise(sizes)), sum(array.size for array in arrays.values())
+    if weights > held:
+        raise RunError(f"the checkpoint's {what} is damaged: it would have {weights} weights, the file has {held}")
 
 
 def normaliser_of(arrays: dict[str, np.ndarray], prefix: str, shape: tuple[int, ...]) -> Normaliser | None:

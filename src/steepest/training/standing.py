@@ -77,10 +77,9 @@ def begins_afresh(info: dict[str, Any], trained: str, env: Any) -> str:
 
 def host_standing(stands: Stands | None, envs: int) -> Standing | None:
     """What worlds on the host are put back to. Raises RunError for what is damaged."""
-    if stands is None or isinstance(stands, HostStands):
-        return None if stands is None else stands.standing
-    stored = stands.stored()
-    assert stored is not None
+    stored = None if stands is None else stands.stored()
+    if stored is None:
+        return None
     record, arrays = stored
     plain = {name.removeprefix(f"{PREFIX}."): array for name, array in arrays.items()}
     return on_host.from_record(record, plain, envs)

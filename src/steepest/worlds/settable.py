@@ -119,6 +119,14 @@ def keepable(world: World) -> Keepable | None:
     return found if callable(getattr(found, "keep", None)) and callable(getattr(found, "put_back", None)) else None
 
 
+def kept(found: Keepable) -> Any:
+    """Where the environments stand; None where they have become something that cannot be kept, or raise."""
+    try:
+        return found.keep()
+    except Exception:  # whatever an environment of the user's makes of it, the run does without
+        return None
+
+
 def keeps(world: World, before: int = 3, after: int = 3) -> bool:
     """Whether the world goes on from where it was put back as it did before, through a file; tried out by a few steps.
     It must be reset afterwards."""
@@ -130,11 +138,11 @@ def keeps(world: World, before: int = 3, after: int = 3) -> bool:
         world.reset(0)
         for action in actions[:before]:
             world.step(action)
-        kept = from_record(*to_record(found.keep(), 2 * MOST * world.envs))
+        state = from_record(*to_record(found.keep(), 2 * MOST * world.envs))
         first = [(*world.step(action), world.obs) for action in actions[before:]]
-        found.put_back(kept)
+        found.put_back(state)
         second = [(*world.step(action), world.obs) for action in actions[before:]]
-    except Exception:  # whatever an environment of the user's makes of it, the run does without
+    except Exception:  # as of `kept`
         return False
     return all(_same(x, y) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True))
 
