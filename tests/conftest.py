@@ -21,7 +21,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-from steepest import cli
+from steepest import commands
 from steepest.names import unknown
 from steepest.reproduce.claims import CLAIMS
 
@@ -33,7 +33,7 @@ install_import_hook([f"steepest.{room}" for room in (*CHECKED, "sampling.advanta
 @pytest.fixture(autouse=True)
 def no_cache_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """`main` in this process leaves the switches of JAX and the user's cache as they are; a subprocess has its own."""
-    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    monkeypatch.setattr(commands, "cache_compilations", lambda: None)
 
 
 @pytest.fixture(autouse=True, scope="module")

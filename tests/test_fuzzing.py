@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from steepest.cli import COMMANDS, main
+from steepest.cli import main
+from steepest.commands import COMMANDS
 from steepest.errors import RunError, UsageError
 from steepest.runs import checkpoint, columns, read_arrays, read_lines
 from steepest.runs.files import standard
@@ -285,6 +286,7 @@ WORDS = st.one_of(
 @pytest.fixture
 def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything up to where a world would be made, a folder written or a run read; there it says so, and ends."""
+    import steepest.doctor
     import steepest.reproduce.output
     import steepest.training.diagnose
     import steepest.training.evaluation
@@ -299,6 +301,7 @@ def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(steepest.training.evaluation, "evaluate", reached)
     monkeypatch.setattr(steepest.training.diagnose, "make_world", reached)
     monkeypatch.setattr(steepest.reproduce.output, "reproduce", reached)
+    monkeypatch.setattr(steepest.doctor, "examine", reached)
     monkeypatch.chdir(tmp_path)
 
 

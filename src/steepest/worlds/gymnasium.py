@@ -163,11 +163,14 @@ class GymnasiumWorld:
         return obs, chosen, self._ghost
 
     def _seeds(self, seed: int | None) -> Any:
-        if seed is None:
-            return None
-        seeds = environment_seeds(seed, self.envs)
-        # a natively vectorised environment has one stream, and takes one seed
-        return seeds if isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv) else seeds[0]
+        """What the vector environment's reset is given."""
+        seeds = self._each_seed(seed)
+        if seeds is None or isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            return seeds
+        return seeds[0]  # a natively vectorised environment has one stream, and takes one seed
+
+    def _each_seed(self, seed: int | None) -> list[int] | None:
+        return None if seed is None else environment_seeds(seed, self.envs)
 
     def _actions(self, action: np.ndarray) -> np.ndarray:
         action, shape = np.asarray(action), (self.envs, *(self.action_space.shape or ()))

@@ -55,7 +55,8 @@ def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any]) -> Any:
         )
     except gymnasium.error.DependencyNotInstalled as error:
         entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
-        hint = '; install it with: pip install "steepest[mujoco]"' if ".mujoco." in entry else ""
+        extra = next((name for name in ("mujoco", "box2d") if f".{name}." in entry), None)
+        hint = "" if extra is None else f'; install it with: pip install "steepest[{extra}]"'
         raise UsageError(f"environment {spec!r} needs a package that is not installed: {error}{hint}") from error
     except Exception as error:
         if spec.rpartition(":")[2] not in gymnasium.registry:

@@ -1,6 +1,7 @@
 """From what the user wrote to a world:  `[backend:]name`, a factory, an environment, or a world.
 
-    Hopper-v5   gymnasium:Hopper-v5   gymnax:CartPole-v1   mdp:two-state   lqr:scalar   my_package:MyEnv-v0
+    Hopper-v5   gymnasium:Hopper-v5   ALE/Pong-v5   atari:Pong-v5   envpool:Hopper-v5   my_package:MyEnv-v0
+    gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar
     lambda: MyEnv()   MyEnv()
 
 A prefix that is no backend is Gymnasium's own module form: importing the module registers the id.
@@ -39,7 +40,7 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         return (_functional if is_functional(spec) else backends["gymnasium"])(spec, envs, **kwargs)
     prefix, colon, name = spec.partition(":")
     if not colon:
-        return backends["gymnasium"](spec, envs, **kwargs)
+        return backends["atari" if spec.startswith("ALE/") else "gymnasium"](spec, envs, **kwargs)
     if prefix not in backends:
         _import(prefix, spec, allow_import)
         return backends["gymnasium"](spec, envs, **kwargs)
@@ -112,6 +113,24 @@ def _gymnax(name: str, envs: int | None, **kwargs: Any) -> World:
     return _functional(make_gymnax(name, **kwargs), envs, backend="gymnax")
 
 
+def _atari(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.atari import make_atari
+
+    return make_atari(name, envs, **kwargs)
+
+
+def _envpool(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.envpool import make_envpool
+
+    return make_envpool(name, envs, **kwargs)
+
+
+def _playground(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.functional.playground import make_playground
+
+    return _functional(make_playground(name, **kwargs), envs, backend="playground")
+
+
 def _mdp(name: str, envs: int | None, **kwargs: Any) -> World:
     from steepest.worlds.finite.generators import MDPS
     from steepest.worlds.functional.finite import FunctionalMDP
@@ -127,6 +146,9 @@ def _lqr(name: str, envs: int | None, **kwargs: Any) -> World:
 
 
 backends.add("gymnasium", _gymnasium)
+backends.add("atari", _atari)
+backends.add("envpool", _envpool)
 backends.add("gymnax", _gymnax)
+backends.add("playground", _playground)
 backends.add("mdp", _mdp)
 backends.add("lqr", _lqr)
