@@ -138,7 +138,8 @@ def conflicts() -> Iterator[str]:
                 continue
             marker = requirement.marker
             optional = marker is not None and not marker.evaluate({"extra": ""})
-            if optional and not (name == "steepest" and marker.evaluate({"extra": _extra(marker)})):
+            of_ours = marker is not None and name == "steepest" and marker.evaluate({"extra": _extra(marker)})
+            if optional and not of_ours:
                 continue
             try:
                 there = importlib.metadata.version(requirement.name)
