@@ -167,10 +167,10 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
     if info.get("policy") is None:
         return None
     try:
-        spec = PolicySpec.from_record(_object(info, "policy"))
+        observation, action = space_of(info, "observation"), space_of(info, "action")
+        spec = PolicySpec.from_record(_object(info, "policy"), action)
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
-        observation, action = space_of(info, "observation"), space_of(info, "action")
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
         own = PolicySpec.for_spaces(observation, action)
         fits = fits and all(
