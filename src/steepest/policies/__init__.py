@@ -1,7 +1,7 @@
 """Policies: equinox modules  obs ↦ distribution. Any module of that form is one."""
 
 from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
-from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
+from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical, MlpPolicy
 from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "MlpCategorical",
     "MlpGaussian",
     "MlpMultiCategorical",
+    "MlpPolicy",
     "TabularSoftmax",
 ]

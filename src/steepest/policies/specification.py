@@ -7,7 +7,7 @@ policy = spec.build(key)
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,9 +16,17 @@ from jaxtyping import PRNGKeyArray
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
-from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
+from steepest.policies.heads import Head, head_for
+from steepest.policies.networks import (
+    HEAD_GAIN,
+    MlpBernoulli,
+    MlpCategorical,
+    MlpGaussian,
+    MlpMultiCategorical,
+    MlpPolicy,
+)
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, MultiBinary, MultiDiscrete, Space
+from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all."""
+    many values each, `actions` in all.  action: the space, of kind "mlp"; a file has it beside this."""
 
     kind: str
     inputs: int
@@ -37,6 +45,7 @@ class PolicySpec:
     activation: str = "tanh"
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
+    action: Space | None = None
 
     @classmethod
     def for_spaces(
@@ -66,6 +75,9 @@ class PolicySpec:
             return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
         if isinstance(action, MultiBinary):
             return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
+        if isinstance(action, Joint):
+            outputs = head_for(action, initial_log_std).outputs
+            return cls("mlp", inputs, outputs, tuple(hidden), initial_log_std, action=action, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
@@ -74,11 +86,14 @@ class PolicySpec:
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(replace(self, action=None)).items() if name != "action"}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> PolicySpec:
-        """The specification in a JSON record; UsageError for an unknown kind or anything that is not one."""
+    def from_record(cls, record: dict[str, Any], action: Space | None = None) -> PolicySpec:
+        """The specification in a JSON record; UsageError for an unknown kind or anything that is not one.
+
+        action: the space that the file has beside it.
+        """
         try:
             spec = cls(
                 kind=str(record["kind"]),
@@ -90,6 +105,7 @@ class PolicySpec:
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
+                action=action if record["kind"] == "mlp" else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -100,6 +116,12 @@ class PolicySpec:
     def networks(self) -> dict[str, Any]:
         """What the constructors of the networks take of it."""
         return {"head_gain": self.head_gain, "activation": self.activation, "initialisation": self.initialisation}
+
+    @property
+    def head(self) -> Head:
+        """What makes distributions over the actions of the space."""
+        assert self.action is not None
+        return head_for(self.action, self.initial_log_std)
 
 
 kinds: Registry = Registry("policy")
@@ -113,3 +135,4 @@ kinds.add(
     "mlp-gaussian",
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )
+kinds.add("mlp", lambda s, key: MlpPolicy(s.inputs, s.head, s.hidden, **s.networks, key=key))
