@@ -81,7 +81,8 @@ class Row(NamedTuple):
 
 def play(world: Any, seed: int, steps: int = STEPS) -> list[Row]:
     """Under random actions that depend on the seed alone."""
-    space, obs, rows = describe(world.action_space, "action"), world.reset(seed), []
+    space: Any = describe(world.action_space, "action")
+    obs, rows = world.reset(seed), []
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         shape = (world.envs, *space.shape)

@@ -74,6 +74,10 @@ class Resume:
     """A new number of environment steps in all."""
     env: str | None = None
     """Repeat the environment's id, if it has a module prefix: a file's word imports nothing."""
+    algorithm: str | None = None
+    """Repeat the algorithm's name, if it is a plugin."""
+    sinks: tuple[str, ...] | None = None
+    """Other plugins that are given the metrics; repeat them to go on with the same."""
     afresh: bool = False
     """Begin all episodes afresh, as after a change of the environment's own code."""
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
@@ -85,8 +89,10 @@ class Resume:
         run = resume(
             self.run,
             env=self.env,
+            algorithm=self.algorithm,
             steps=self.steps,
             afresh=self.afresh,
+            sinks=self.sinks,
             quiet=self.output.quiet or self.output.json,
             console=_console(),
         )
@@ -161,6 +167,8 @@ class Diagnose:
     """The folder for figures, diagnosis.json and diagnosis.md. Default: RUN/diagnosis."""
     env: str | None = None
     """Another environment than the run's; needed if the run's id has a module prefix."""
+    algorithm: str | None = None
+    """Repeat the algorithm's name, if it is a plugin."""
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
@@ -171,7 +179,9 @@ class Diagnose:
         cache_compilations()
         silent = self.output.quiet or self.output.json
         progress = (lambda what: None) if silent else (lambda what: print(what, file=sys.stderr, flush=True))
-        data = diagnose(self.run, rows=self.rows, seed=self.seed, env=self.env, progress=progress)
+        data = diagnose(
+            self.run, rows=self.rows, seed=self.seed, env=self.env, algorithm=self.algorithm, progress=progress
+        )
         from steepest.reports.diagnosis import write_diagnosis
 
         out = self.run / "diagnosis" if self.out is None else self.out
@@ -190,7 +200,7 @@ class Diagnose:
         from steepest.training.failed_update import replay
 
         cache_compilations()
-        record = replay(self.run, env=self.env)
+        record = replay(self.run, env=self.env, algorithm=self.algorithm)
         print(json.dumps(standard(record)) if self.output.json else in_words(record))
         return 0
 

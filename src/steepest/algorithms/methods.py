@@ -225,6 +225,6 @@ def mirror_descent(
     return replace(npg(delta, solver=solver, damping=damping, step=step), name="mirror-descent")
 
 
-methods: Registry = Registry("algorithm")
+methods: Registry = Registry("algorithm", "steepest.algorithms")
 for _method in (pg, npg, covariant, natural_actor_critic, q_npg, acktr, trpo, mirror_descent, cpo, trpo_lagrangian):
     methods.add(_method.__name__.replace("_", "-"), _method)

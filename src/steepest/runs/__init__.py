@@ -12,12 +12,14 @@ from steepest.runs.files import (
 from steepest.runs.folder import RunFolder, default_path
 from steepest.runs.kept import Found, set_aside
 from steepest.runs.reader import columns, read_lines
-from steepest.runs.sinks import JsonLines, Sink, TensorBoard
+from steepest.runs.sinks import SINKS, JsonLines, Plugged, Sink, TensorBoard
 
 __all__ = [
+    "SINKS",
     "DamagedFileError",
     "Found",
     "JsonLines",
+    "Plugged",
     "RunFolder",
     "Sink",
     "TensorBoard",

@@ -10,11 +10,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from steepest.errors import RunError
+from steepest.names import Registry
 from steepest.runs.files import failure, standard
 
 
@@ -32,6 +33,44 @@ class Sink(Protocol):
     def close(self) -> None:
         """Write out what is pending. Twice is harmless."""
         ...
+
+
+SINKS: Registry[Callable[[Path, int | None], Sink]] = Registry("sink", "steepest.sinks")
+"""Plugins that a run can be told to give its metrics to: (run folder, first step of which a resumed run may have
+written already or None) ↦ a sink."""
+
+
+class Plugged:
+    """A sink of somebody else's, whose errors end no run: after the first it is given nothing more.
+
+    name: of its plugin.  folder, purge: as of `SINKS`.  say: is told of the error.
+    """
+
+    def __init__(self, name: str, folder: Path, purge: int | None, say: Callable[[str], None]):
+        self._name, self._say = name, say
+        self._sink: Sink | None = None
+        self._sink = self._tried(lambda: SINKS[name](folder, purge))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """See `Sink`."""
+        if (sink := self._sink) is not None:
+            self._tried(lambda: sink.write(step, values))
+
+    def offset(self) -> None:
+        """None."""
+
+    def close(self) -> None:
+        """See `Sink`."""
+        if (sink := self._sink) is not None:
+            self._tried(sink.close)
+        self._sink = None
+
+    def _tried(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            self._sink = None
+            self._say(f"sink {self._name!r} raised {type(error).__name__}: {error}; it is given nothing more")
 
 
 class JsonLines:

@@ -18,7 +18,7 @@ from steepest.spaces import describe
 from steepest.training.assembly import build_agent, build_critic, build_learner, check_update
 from steepest.training.callbacks import Callback
 from steepest.training.collecting import build_gather
-from steepest.training.composition import build_algorithm
+from steepest.training.composition import algorithm_of
 from steepest.training.config import TrainConfig
 from steepest.training.constraint import build_meter, check_constraint
 from steepest.training.engine import Engine
@@ -36,10 +36,13 @@ _POLICY, _CRITIC, _COST_CRITIC = 100, 101, 103
 """Purposes of randomness, apart from the loop's and the last evaluation's."""
 
 
-def learner_of(config: TrainConfig, algorithm: str | Algorithm) -> Learner:
-    """The learner of a resolved configuration; an algorithm that leaves its damping to the rule gets the rule's."""
+def learner_of(config: TrainConfig, algorithm: str | Algorithm | None) -> Learner:
+    """The learner of a resolved configuration; an algorithm that leaves its damping to the rule gets the rule's.
+
+    algorithm: what the user said; None for the configuration's word.
+    """
     updates = math.ceil(config.steps / (config.batch + config.branch_steps))
-    method = build_algorithm(algorithm, config.update, updates) if isinstance(algorithm, str) else algorithm
+    method = algorithm_of(config.algorithm, algorithm, config.update, updates)
     if method.damping is None:
         damping = 0.0 if method.solver is None else config.update.damping  # nothing is solved for: no λ
         method = dataclasses.replace(method, damping=damping)

@@ -48,6 +48,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def algorithm_of(name: str, given: str | Algorithm | None, config: UpdateConfig, updates: int = 1) -> Algorithm:
+    """The algorithm of a run.  name: as a configuration has it.  given: what the user said, if anything: an algorithm,
+    or a name, whose plugin is then imported.  config, updates: as of `build_algorithm`."""
+    if given is not None and not isinstance(given, str):
+        return given
+    if given is not None:
+        methods.plug(given)
+    return build_algorithm(given or name, config, updates)
+
+
 def build_algorithm(name: str, config: UpdateConfig, updates: int = 1) -> Algorithm:
     """The algorithm that a name and settings mean.
 

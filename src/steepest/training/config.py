@@ -205,6 +205,8 @@ class TrainConfig:
     """Stop with a diagnosis after so many updates in a row that had to keep the policy."""
     tensorboard: bool = True
     """Write TensorBoard events into the run folder."""
+    sinks: tuple[str, ...] = ()
+    """Plugins that are given the metrics too, by the names of their entry points in the group "steepest.sinks"."""
 
     @property
     def batch(self) -> int:

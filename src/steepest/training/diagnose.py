@@ -61,7 +61,7 @@ def diagnose(
     rows: int | None = None,
     seed: int = 0,
     env: Any = None,
-    algorithm: Algorithm | None = None,
+    algorithm: str | Algorithm | None = None,
     policy: Any = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Replayed(NamedTuple):
 
 
 def replay(
-    path: str | Path, *, env: Any = None, algorithm: Algorithm | None = None, policy: Any = None
+    path: str | Path, *, env: Any = None, algorithm: str | Algorithm | None = None, policy: Any = None
 ) -> dict[str, Any]:
     """Make a failed update again, and say what is to be seen of it: plain data.
 
@@ -92,7 +92,7 @@ def replay(
 
 
 def load_update(
-    path: str | Path, *, env: Any = None, algorithm: Algorithm | None = None, policy: Any = None
+    path: str | Path, *, env: Any = None, algorithm: str | Algorithm | None = None, policy: Any = None
 ) -> Replayed:
     """The update in a file, made again. Parameters and errors as of `replay`."""
     arrays, info = read(path)
@@ -103,7 +103,7 @@ def load_update(
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
     check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
-    learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
+    learner = learner_of(config, algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
         needs(info, "env", env, "replay(path, env=…); the command line takes --env ID")

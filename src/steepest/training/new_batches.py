@@ -24,7 +24,7 @@ from steepest.normaliser import Scaling
 from steepest.parameters import split
 from steepest.sampling.rollout import Collector
 from steepest.training.assembly import build_critic, build_learner
-from steepest.training.composition import build_algorithm
+from steepest.training.composition import algorithm_of
 from steepest.training.config import TrainConfig
 from steepest.training.learner import Learner, single_path
 from steepest.training.persistence import restore_agent, restore_critic
@@ -55,9 +55,11 @@ def batch_of(loaded: Loaded, rollout: Rollout) -> Batch:
 _single_path = eqx.filter_jit(single_path)
 
 
-def load_measured(config: TrainConfig, arrays: Any, info: Any, algorithm: Algorithm | None, policy: Any) -> Loaded:
+def load_measured(
+    config: TrainConfig, arrays: Any, info: Any, algorithm: str | Algorithm | None, policy: Any
+) -> Loaded:
     """What is in a checkpoint of a run with that configuration.  algorithm, policy: of a run that was given objects."""
-    method = build_algorithm(config.algorithm, config.update) if algorithm is None else algorithm
+    method = algorithm_of(config.algorithm, algorithm, config.update)
     if method.damping is None:
         method = dataclasses.replace(method, damping=config.update.damping)
     if needs_cost(method.objective):

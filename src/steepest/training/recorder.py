@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from steepest.errors import RunError
-from steepest.runs import Found, JsonLines, RunFolder, TensorBoard, set_aside
+from steepest.runs import Found, JsonLines, Plugged, RunFolder, Sink, TensorBoard, set_aside
 from steepest.runs.checkpoint import flatten
 from steepest.sampling.rollout import Episode
 from steepest.training import persistence
@@ -39,7 +39,7 @@ class Recorder:
     """The run folder's logs, open.
 
     start, start_seconds: environment steps and seconds of the run when this process took it up.
-    keep: checkpoints that are kept, the last ones.  origin: of `persistence.origin_of`.
+    sinks: of plugins.  keep: checkpoints that are kept, the last ones.  origin: of `persistence.origin_of`.
     found: the checkpoint that a resumed run goes on from: the logs are cut to what they were then.
     """
 
@@ -53,6 +53,7 @@ class Recorder:
         keep: int,
         origin: dict[str, Any],
         found: Found | None = None,
+        sinks: Sequence[str] = (),
     ):
         self.folder, self.start, self.start_seconds = folder, progress.steps, progress.seconds
         self._display, self._keep, self._origin = display, keep, origin
@@ -66,14 +67,16 @@ class Recorder:
             self._faults.truncate(logs["faults"])
             self._pass_over(found)
         purge = progress.steps + 1 if found is not None else None
-        self._tensorboard = TensorBoard(folder.path / "tensorboard", purge) if tensorboard else None
+        self._sinks: list[Sink] = [TensorBoard(folder.path / "tensorboard", purge)] if tensorboard else []
+        self._sinks += [Plugged(name, folder.path, purge, self._broken_sink) for name in sinks]
 
     def iteration(self, steps: int, row: dict[str, Any], episodes: Sequence[Episode]) -> None:
         """Log one iteration, and show it."""
         self._metrics.write(steps, row)
         self._episodes.extend((steps, _entry(episode)) for episode in episodes)
-        if self._tensorboard is not None:
-            self._tensorboard.write(steps, {k: float(v) for k, v in row.items() if isinstance(v, int | float)})
+        numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
+        for sink in self._sinks:
+            sink.write(steps, numbers)
         if self._display is not None:
             self._display.iteration(steps, row)
 
@@ -94,6 +97,11 @@ class Recorder:
             log.write(self.start, {"event": what, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details})
         finally:
             log.close()
+
+    def _broken_sink(self, what: str) -> None:
+        self.event("broken sink", why=what)
+        if self._display is not None:
+            self._display.say(what)
 
     def _pass_over(self, found: Found) -> None:
         """Put the damaged checkpoints that were found before a whole one out of the way, and say so."""
@@ -133,9 +141,8 @@ class Recorder:
 
     def close(self) -> None:
         """Close every log."""
-        for sink in (self._metrics, self._episodes, self._faults, self._tensorboard):
-            if sink is not None:
-                sink.close()
+        for sink in (self._metrics, self._episodes, self._faults, *self._sinks):
+            sink.close()
 
 
 def _of_update(before: Before, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

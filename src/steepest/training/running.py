@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from steepest.agent import Agent
 from steepest.errors import RunError
-from steepest.runs import Found, RunFolder, read_lines
+from steepest.runs import SINKS, Found, RunFolder, read_lines
 from steepest.training.callbacks import Callback, StopAtReturn
 from steepest.training.config import TrainConfig
 from steepest.training.engine import Engine
@@ -58,6 +59,17 @@ class Run:
         return read_lines(RunFolder(self.path).metrics_path)
 
 
+def with_sinks(config: TrainConfig, given: Sequence[str] | None) -> TrainConfig:
+    """The configuration with the sinks that there will be.  given: what the user said, whose plugins are imported; None
+    for the configuration's word. Raises UsageError for one that is not there, or that only a file names."""
+    for name in given or ():
+        SINKS.plug(name)
+    names = config.sinks if given is None else tuple(given)
+    for name in names:
+        SINKS[name]
+    return dataclasses.replace(config, sinks=names)
+
+
 def open_loop(
     stack: ExitStack,
     config: TrainConfig,
@@ -82,7 +94,7 @@ def open_loop(
     tensorboard = config.tensorboard
     recorder = Recorder(
         folder, snapshot.progress, tensorboard=tensorboard, display=display, keep=config.keep_checkpoints,
-        origin=origin_of(config, objects), found=found,
+        origin=origin_of(config, objects), found=found, sinks=config.sinks,
     )  # fmt: skip
     stack.callback(recorder.close)
     folder.write_config(to_record(config))

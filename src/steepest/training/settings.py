@@ -96,8 +96,10 @@ def _typed(where: str, kind: Any, value: Any) -> Any:
             return int(value)
         if origin is Literal and value in typing.get_args(option):
             return value
-        if origin is tuple and isinstance(value, list | tuple) and all(type(n) is int for n in value):
-            return tuple(value)
+        if origin is tuple and isinstance(value, list | tuple):
+            part = typing.get_args(option)[0]
+            if all(type(each) is part for each in value):
+                return tuple(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if origin is None and type(value) is option:

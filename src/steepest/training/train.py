@@ -25,7 +25,7 @@ from steepest.training.beginning import (
 )
 from steepest.training.callbacks import Callback
 from steepest.training.checks import check
-from steepest.training.composition import build_algorithm
+from steepest.training.composition import algorithm_of
 from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig
 from steepest.training.display import ProgressDisplay
 from steepest.training.engine import Engine
@@ -38,7 +38,7 @@ from steepest.training.persistence import (
     restore_snapshot,
 )
 from steepest.training.recorded import Ended, objects_of
-from steepest.training.running import Run, ended_run, last_evaluation, open_loop
+from steepest.training.running import Run, ended_run, last_evaluation, open_loop, with_sinks
 from steepest.training.seeds import train_seeds
 from steepest.training.settings import from_record, with_settings
 from steepest.training.signals import Interruption
@@ -98,8 +98,9 @@ def train(
         settings, policy = {**settings, "policy": policy}, None
     config = with_settings(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
     check(config)
+    config = with_sinks(config, config.sinks)
     if isinstance(algorithm, str):
-        build_algorithm(algorithm, config.update)  # an unknown name is said before an environment is made
+        algorithm_of(name, algorithm, config.update)  # an unknown name is said before an environment is made
     elif config.update != UpdateConfig():
         raise UsageError(
             "delta, damping and the like belong to the algorithm, which was given as an object: set them there"
@@ -128,10 +129,11 @@ def resume(
     path: str | Path,
     *,
     env: Any = None,
-    algorithm: Algorithm | None = None,
+    algorithm: str | Algorithm | None = None,
     policy: Any = None,
     steps: int | None = None,
     afresh: bool = False,
+    sinks: Sequence[str] | None = None,
     callbacks: Sequence[Callback] = (),
     quiet: bool = True,
     console: Console | None = None,
@@ -139,8 +141,9 @@ def resume(
     """Go on with a run from its last checkpoint: policy, critic, optimiser, statistics and counters.
 
     path: the run folder.  env, algorithm, policy: needed where the run was given objects or a module of yours; an id
-    with a module prefix must be repeated here, since a file's word imports nothing.  steps: a new total.
-    afresh: begin all episodes afresh, as after a change of the environment's own code.
+    with a module prefix and the name of a plugin must be repeated here, since a file's word imports nothing.  steps: a
+    new total.  afresh: begin all episodes afresh, as after a change of the environment's own code.  sinks: others than
+    before, or the same plugins again.
 
     The logs are cut back to the checkpoint. Where the environments stood is in it for functional ones, MuJoCo's and all
     whose state is plain data: the run then ends with the numbers that it would have had. Of others, of objects, and of
@@ -153,6 +156,7 @@ def resume(
     config = from_record(folder.read_config())
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
+    config = with_sinks(config, sinks)
     check(config)
     found = folder.load_last()
     arrays, info = found.arrays, found.info
@@ -163,7 +167,7 @@ def resume(
         if is_made(given):  # of which the file knows nothing
             config = with_settings(config, {"group": None, "workers": None})
         config, world, workers = place(stack, config, given, policy, allow_import=env is not None)
-        learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
+        learner = learner_of(config, algorithm)
         template = first_snapshot(config, learner, world, policy)
         snapshot = restore_snapshot(template, arrays, info, config.sampling.envs or 1, policy)
         if why := "it was asked for" if afresh else begins_afresh(info, trained, given):

@@ -4,7 +4,8 @@
     gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar
     lambda: MyEnv()   MyEnv()
 
-A prefix that is no backend is Gymnasium's own module form: importing the module registers the id.
+A prefix that is no backend is Gymnasium's own module form: importing the module registers the id. Other packages add
+backends by entry points of the group "steepest.worlds".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from steepest.names import Registry, nearest
 from steepest.worlds.functional.protocol import is_functional
 from steepest.worlds.world import World
 
-backends: Registry[Callable[..., World]] = Registry("environment backend")
+backends: Registry[Callable[..., World]] = Registry("environment backend", "steepest.worlds")
 """name ↦ make(specification, envs, **kwargs) → World; `envs` is None where the user gave no number."""
 
 
@@ -41,7 +42,9 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     prefix, colon, name = spec.partition(":")
     if not colon:
         return backends["atari" if spec.startswith("ALE/") else "gymnasium"](spec, envs, **kwargs)
-    if prefix not in backends:
+    if allow_import:
+        backends.plug(prefix)
+    if prefix not in backends and prefix not in backends.plugins:
         _import(prefix, spec, allow_import)
         return backends["gymnasium"](spec, envs, **kwargs)
     module, colon, _ = name.partition(":")
