@@ -110,7 +110,11 @@ class Box:
     low: NDArray[Any]
     high: NDArray[Any]
     dtype: str = "float32"
-    inside = np.float32
+
+    @property
+    def inside(self) -> Any:
+        """float32 in a rollout; images of bytes, of three axes or more, stay bytes."""
+        return np.uint8 if self.dtype == "uint8" and len(self.shape) >= 3 else np.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,9 +124,9 @@ class Box:
         """The action clipped to the bounds, in the environment's dtype. Never seen by the update."""
         return np.clip(np.asarray(action), self.low, self.high).astype(self.dtype)
 
-    def from_environment(self, obs: Any) -> NDArray[np.float32]:
-        """Observations are float32 from here on: a copy, since vector environments re-use their buffers."""
-        return np.array(obs, np.float32)
+    def from_environment(self, obs: Any) -> NDArray[Any]:
+        """Observations in their dtype from here on: a copy, since vector environments re-use their buffers."""
+        return np.array(obs, self.inside)
 
 
 _LARGEST = 2**53
@@ -141,8 +145,6 @@ def describe(space: Any, role: str) -> Space:
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "Box":
-        if role == "observation" and len(space.shape) == 3 and space.dtype == np.uint8:
-            raise _unsupported(role, space, "images need a convolutional policy, which there is not yet")
         if role == "action" and (len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating)):
             raise _unsupported(role, space, "supported: Discrete, and Box of floats with one axis")
         return Box(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64), str(space.dtype))

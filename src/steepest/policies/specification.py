@@ -7,26 +7,36 @@ policy = spec.build(key)
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from steepest import spaces
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
+from steepest.policies.network_policy import NetworkPolicy
 from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, MultiBinary, MultiDiscrete, Space
+from steepest.policies.trunks import Layers, network_for
+from steepest.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
-    head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all."""
+    head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
+    action, how many values each, `actions` in all.
+
+    Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
+    observation, action: the spaces."""
 
     kind: str
     inputs: int
@@ -37,6 +47,11 @@ class PolicySpec:
     activation: str = "tanh"
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
+    norm: bool = False
+    network: str = "mlp"
+    channels: str = "auto"
+    observation: Space | None = None
+    action: Space | None = None
 
     @classmethod
     def for_spaces(
@@ -45,19 +60,26 @@ class PolicySpec:
         action: Space,
         hidden: tuple[int, ...] = (64, 64),
         initial_log_std: float = -0.5,
+        network: str = "auto",
+        channels: str = "auto",
         **networks: Any,
     ) -> PolicySpec:
-        """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
+        """The policy that fits the spaces: a table from states to actions, else a network.
 
-        networks: head_gain, activation, initialisation.
+        network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm.
         """
-        if isinstance(observation, Discrete):
-            if not isinstance(action, Discrete):
-                what = type(action).__name__
-                raise UsageError(
-                    f"a policy from Discrete observations to {what} actions is not built in: give your own"
-                )
+        network = network_for(observation, network, channels)
+        if isinstance(observation, Discrete) and isinstance(action, Discrete):
             return cls("tabular", observation.n, action.n, (), 0.0)
+        if not isinstance(observation, Box) or network != "mlp" or observation.inside is not np.float32:
+            activation = networks.pop("activation", "auto")
+            log_std = initial_log_std if isinstance(action, Box) else 0.0
+            units = tuple(hidden) if network == "mlp" else ()
+            return cls(
+                "network", 1, 1, units, log_std, activation=activation, network=network, channels=channels,
+                observation=observation, action=action, **networks,
+            )  # fmt: skip
+        networks = {**networks, "activation": Layers(networks.get("activation", "auto")).settled("tanh").activation}
         inputs = math.prod(observation.shape)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
@@ -74,7 +96,9 @@ class PolicySpec:
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
-        return asdict(self)
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {name: record[name] for name in ("observation", "action")}
+        return record | {name: None if space is None else spaces.to_record(space) for name, space in given.items()}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PolicySpec:
@@ -90,6 +114,11 @@ class PolicySpec:
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
+                norm=bool(record.get("norm", False)),
+                network=str(record.get("network", "mlp")),
+                channels=str(record.get("channels", "auto")),
+                observation=_space(record.get("observation")),
+                action=_space(record.get("action")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -99,7 +128,36 @@ class PolicySpec:
     @property
     def networks(self) -> dict[str, Any]:
         """What the constructors of the networks take of it."""
-        return {"head_gain": self.head_gain, "activation": self.activation, "initialisation": self.initialisation}
+        names = ("head_gain", "activation", "initialisation", "norm")
+        return {name: getattr(self, name) for name in names}
+
+    def weights(self) -> int:
+        """How many numbers the policy has; see `weights`."""
+        return weights(lambda: self.build(jax.random.key(0)))
+
+
+def weights(build: Callable[[], Any]) -> int:
+    """How many numbers are in what `build` gives; it is traced, and nothing is allocated. Raises UsageError where it
+    gives nothing."""
+    try:
+        shapes = jax.tree.leaves(eqx.filter_eval_shape(build))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"there is no network of this form: {error!s:.200}") from error
+    return sum(math.prod(leaf.shape) for leaf in shapes if isinstance(leaf, jax.ShapeDtypeStruct))
+
+
+def _space(record: Any) -> Space | None:
+    return None if record is None else spaces.from_record(record)
+
+
+def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:
+    if spec.observation is None or spec.action is None:
+        raise UsageError("a policy of the kind network has spaces, this one has none")
+    how = Layers(spec.activation, spec.initialisation, spec.norm, spec.channels)
+    return NetworkPolicy.for_spaces(
+        spec.observation, spec.action, spec.hidden, network=spec.network, how=how, head_gain=spec.head_gain,
+        initial_log_std=spec.initial_log_std, key=key,
+    )  # fmt: skip
 
 
 kinds: Registry = Registry("policy")
@@ -113,3 +171,4 @@ kinds.add(
     "mlp-gaussian",
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )
+kinds.add("network", _network)

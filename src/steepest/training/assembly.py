@@ -16,7 +16,7 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
-from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
+from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, NetworkValue, StateValue, trust_region
 from steepest.errors import UsageError
 from steepest.geometry import (
     EntropyRegularised,
@@ -32,6 +32,7 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
+from steepest.policies.trunks import Layers, network_for
 from steepest.spaces import Box, Discrete, MultiDiscrete, Space
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
@@ -50,12 +51,21 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "head_gain": given.head_gain,
             "activation": given.activation,
             "initialisation": given.initialisation,
+            "norm": given.layer_norm,
         }
-        spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
+        spec = PolicySpec.for_spaces(
+            observation, action, given.hidden, log_std, given.network, given.channels, **networks
+        )
         policy = spec.build(key)
     check_policy(policy, observation, action)
-    statistics = config.sampling.normalise_observations and isinstance(observation, Box)
+    statistics = config.sampling.normalise_observations and _is_vector(observation, spec)
     return Agent(policy, observation, action, Normaliser.empty(observation.shape) if statistics else None, spec)
+
+
+def _is_vector(observation: Space, spec: PolicySpec | None) -> bool:
+    """Whether running statistics of it make sense: not of states, and not of the pixels of images."""
+    pixels = observation.inside is np.uint8 or (spec is not None and spec.network != "mlp")
+    return isinstance(observation, Box) and not pixels
 
 
 def check_policy(policy: Any, observation: Space, action: Space) -> None:
@@ -104,15 +114,21 @@ def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observa
 
 def example(observation: Space) -> np.ndarray:
     """An observation of the right shape and dtype."""
-    return np.zeros((), np.int32) if isinstance(observation, Discrete) else np.zeros(observation.shape, np.float32)
+    return np.zeros(observation.shape, observation.inside)
 
 
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
-    layers: Any = {"activation": config.critic.activation, "initialisation": config.critic.initialisation}
+    given = config.critic
+    network = config.policy.network if given.network == "auto" else given.network
+    how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
+    if network_for(observation, network, how.channels) != "mlp" or observation.inside is np.uint8:
+        return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
+    activation = how.settled("tanh").activation
+    layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
     if isinstance(observation, Discrete):
-        return StateValue(observation.n, config.critic.hidden, **layers, key=key)
-    return MlpValue(math.prod(observation.shape), config.critic.hidden, **layers, key=key)
+        return StateValue(observation.n, given.hidden, **layers, key=key)
+    return MlpValue(math.prod(observation.shape), given.hidden, **layers, key=key)
 
 
 def build_fit(config: CriticConfig) -> CriticFit:

@@ -120,10 +120,17 @@ class ConstraintConfig:
 class PolicyConfig:
     """The policy network."""
 
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
+    a table from states to actions, whatever is said here."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Where an image has its channels. auto: the smaller of the first and the last axis."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """Between the layers."""
+    """mlp: units of each hidden layer."""
+    activation: Literal["auto", "tanh", "relu", "elu", "silu", "gelu"] = "auto"
+    """Between the layers. auto: tanh, and relu in convolutional networks."""
+    layer_norm: bool = False
+    """Normalise the units of a layer before each activation; nothing is trained in it."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
     head_gain: float = 0.01
@@ -136,10 +143,14 @@ class PolicyConfig:
 class CriticConfig:
     """The value function and its fit."""
 
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    """As of the policy, of which it is none the less apart; auto: that of the policy."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """Between the layers."""
+    """mlp: units of each hidden layer."""
+    activation: Literal["auto", "tanh", "relu", "elu", "silu", "gelu"] = "auto"
+    """Between the layers, as of the policy's."""
+    layer_norm: bool = False
+    """As of the policy's."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers, as of the policy's."""
     fit: Literal["adam", "gauss-newton"] = "adam"

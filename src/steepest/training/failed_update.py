@@ -25,6 +25,8 @@ from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.normaliser import Scaling
 from steepest.parameters import split
+from steepest.policies.specification import weights
+from steepest.policies.trunks import network_for
 from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
@@ -37,7 +39,7 @@ from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
 from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent, restore_snapshot
-from steepest.training.recorded import check_size, progress_of, update_of
+from steepest.training.recorded import check_size, check_weights, progress_of, update_of
 from steepest.worlds import make_world
 from steepest.worlds.functional.world import FunctionalWorld
 
@@ -102,7 +104,7 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
+    _check_critic(config, agent.observation, arrays)
     learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
@@ -120,6 +122,15 @@ def load_update(
     _, _, step, _ = learner.improve(state, *given)
     step = of_step(jax.tree.map(np.asarray, step))
     return Replayed(learner, state, given, step, said["report"], info, ahead or 0)
+
+
+def _check_critic(config: TrainConfig, observation: Space, arrays: Arrays) -> None:
+    """Raise RunError where the critic would be larger than the file."""
+    network = config.policy.network if config.critic.network == "auto" else config.critic.network
+    if network_for(observation, network, config.policy.channels) == "mlp":
+        check_size((math.prod(observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
+    else:
+        check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
 
 
 def _made_again(

@@ -125,7 +125,7 @@ class Copies:
     def _observe(self, obs: Any) -> Array:
         if isinstance(self.observation, Discrete):
             return jnp.asarray(obs, jnp.int32) - self.observation.start
-        return jnp.asarray(obs, jnp.float32)
+        return jnp.asarray(obs, self.observation.inside)
 
     def _actuate(self, action: Any) -> Array:
         if not isinstance(self.action, Box):
