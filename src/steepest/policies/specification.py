@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from steepest import spaces
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
+from steepest.policies.images import is_image
 from steepest.policies.network_policy import NetworkPolicy
 from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.tabular import TabularSoftmax
@@ -36,7 +36,7 @@ class PolicySpec:
     action, how many values each, `actions` in all.
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
-    observation, action: the spaces."""
+    observation, action: the spaces, which a file has beside this."""
 
     kind: str
     inputs: int
@@ -71,10 +71,10 @@ class PolicySpec:
         network = network_for(observation, network, channels)
         if isinstance(observation, Discrete) and isinstance(action, Discrete):
             return cls("tabular", observation.n, action.n, (), 0.0)
-        if not isinstance(observation, Box) or network != "mlp" or observation.inside is not np.float32:
+        if isinstance(observation, Discrete) or not is_simple(observation, network):
             activation = networks.pop("activation", "auto")
             log_std = initial_log_std if isinstance(action, Box) else 0.0
-            units = tuple(hidden) if network == "mlp" else ()
+            units = () if is_image(observation) and network != "mlp" else tuple(hidden)
             return cls(
                 "network", 1, 1, units, log_std, activation=activation, network=network, channels=channels,
                 observation=observation, action=action, **networks,
@@ -96,13 +96,16 @@ class PolicySpec:
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
-        record = {f.name: getattr(self, f.name) for f in fields(self)}
-        given = {name: record[name] for name in ("observation", "action")}
-        return record | {name: None if space is None else spaces.to_record(space) for name, space in given.items()}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("observation", "action")}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> PolicySpec:
-        """The specification in a JSON record; UsageError for an unknown kind or anything that is not one."""
+    def from_record(
+        cls, record: dict[str, Any], observation: Space | None = None, action: Space | None = None
+    ) -> PolicySpec:
+        """The specification in a JSON record; UsageError for an unknown kind or anything that is not one.
+
+        observation, action: the spaces that the file has beside it.
+        """
         try:
             spec = cls(
                 kind=str(record["kind"]),
@@ -117,8 +120,8 @@ class PolicySpec:
                 norm=bool(record.get("norm", False)),
                 network=str(record.get("network", "mlp")),
                 channels=str(record.get("channels", "auto")),
-                observation=_space(record.get("observation")),
-                action=_space(record.get("action")),
+                observation=observation if record["kind"] == "network" else None,
+                action=action if record["kind"] == "network" else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -136,6 +139,13 @@ class PolicySpec:
         return weights(lambda: self.build(jax.random.key(0)))
 
 
+def is_simple(observation: Space, network: str) -> bool:
+    """Whether a network of dense layers takes it as it is: a state, or a vector of numbers of one kind.  network: as
+    settled by `network_for`."""
+    vector = isinstance(observation, Box) and observation.inside is np.float32
+    return network == "mlp" and (vector or isinstance(observation, Discrete))
+
+
 def weights(build: Callable[[], Any]) -> int:
     """How many numbers are in what `build` gives; it is traced, and nothing is allocated. Raises UsageError where it
     gives nothing."""
@@ -144,10 +154,6 @@ def weights(build: Callable[[], Any]) -> int:
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"there is no network of this form: {error!s:.200}") from error
     return sum(math.prod(leaf.shape) for leaf in shapes if isinstance(leaf, jax.ShapeDtypeStruct))
-
-
-def _space(record: Any) -> Space | None:
-    return None if record is None else spaces.from_record(record)
 
 
 def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:

@@ -24,8 +24,9 @@ from jaxtyping import Float, PRNGKeyArray
 from steepest.errors import UsageError
 from steepest.layers import ACTIVATIONS, Conv, Dense, layer_norm
 from steepest.names import unknown
+from steepest.policies.encoder import Parts, Within, has_image, plain_encoder
 from steepest.policies.images import Pixels, is_image
-from steepest.spaces import Box, Space
+from steepest.spaces import Box, Joint, Space, brief
 
 
 @runtime_checkable
@@ -66,32 +67,42 @@ ORDINARY = Layers()
 
 
 class Plain(eqx.Module):
-    """Dense layers, an activation after each.  pixels: of an image that is taken as a vector."""
+    """Dense layers upon what an encoder makes of an observation, an activation after each."""
 
+    encoder: Any
     layers: tuple[Dense, ...]
     how: Layers = eqx.field(static=True)
-    pixels: Pixels | None
-    inputs: int = eqx.field(static=True)
 
-    def __init__(
-        self, inputs: int, hidden: tuple[int, ...], how: Layers, pixels: Pixels | None = None, *, key: PRNGKeyArray
-    ):
-        sizes, keys = (inputs, *hidden), jax.random.split(key, len(hidden) + 1)
+    def __init__(self, encoder: Any, hidden: tuple[int, ...], how: Layers, *, key: PRNGKeyArray):
+        sizes, keys = (encoder.features, *hidden), jax.random.split(key, len(hidden) + 1)
         self.layers = tuple(
             Dense(i, o, initialisation=how.initialisation, key=k)
             for i, o, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
         )
-        self.how, self.pixels, self.inputs = how.settled("tanh"), pixels, inputs
+        self.how, self.encoder = how.settled("tanh"), encoder
 
     @property
     def features(self) -> int:
-        return self.layers[-1].weight.shape[1] if self.layers else self.inputs
+        return self.layers[-1].weight.shape[1] if self.layers else self.encoder.features
 
     def __call__(self, obs: Any) -> Float[Array, " features"]:
-        x = jnp.ravel(obs if self.pixels is None else self.pixels(obs))
+        x = self.encoder(obs)
         for layer in self.layers:
             x = self.how.activate(layer(x))
         return x
+
+
+class Flat(eqx.Module):
+    """An image as a vector of pixels."""
+
+    pixels: Pixels
+
+    @property
+    def features(self) -> int:
+        return math.prod(self.pixels.size)
+
+    def __call__(self, obs: Any) -> Float[Array, " features"]:
+        return jnp.ravel(self.pixels(obs))
 
 
 class Convolutional(eqx.Module):
@@ -200,20 +211,19 @@ def smallest(convolutions: tuple[tuple[int, int, int], ...]) -> int:
 
 def network_for(observation: Space, network: str = "auto", channels: str = "auto") -> str:
     """What auto means: nature for images of 36×36 or more, minatar for smaller ones, an MLP for those of less than 3
-    pixels and for all else.
+    pixels and for all else. Of a Dict or Tuple the network is that of its images, and auto remains: of each its own.
 
     Raises UsageError for an unknown network, and for one of convolutions where there is no image.
     """
     if network not in NAMES:
         raise unknown("network", network, NAMES)
-    if not is_image(observation):
+    if not has_image(observation):
         if network not in ("auto", "mlp"):
-            what = f"observations of shape {observation.shape}"
+            what = f"observations of {brief(observation)}"
             raise UsageError(f"the network {network} is of images, not of {what}: choose mlp, or leave it at auto")
         return "mlp"
-    if network != "auto":
+    if network != "auto" or not isinstance(observation, Box):
         return network
-    assert isinstance(observation, Box)
     side = min(Pixels(observation, channels).size[:2])
     fitting = [name for name in ("nature", "minatar") if side >= smallest(NETWORKS[name][0])]
     return fitting[0] if fitting else "mlp"
@@ -224,18 +234,34 @@ def trunk_for(
 ) -> Trunk:
     """The network for a space, but for its last layer.
 
-    network: by name, as of `network_for`.  hidden: units of an MLP's layers; the others have their own.
+    network: by name, as of `network_for`.  hidden: units of an MLP's layers; the others have their own. Of a Dict or
+    Tuple an MLP takes the features of its images and all else.
 
     Raises UsageError for a network that does not fit the space.
     """
-    network = network_for(observation, network, how.channels)
-    pixels = Pixels(observation, how.channels) if isinstance(observation, Box) and is_image(observation) else None
-    if network == "mlp" or pixels is None:
-        return Plain(math.prod(observation.shape), tuple(hidden), how, pixels, key=key)
-    if network == "impala":
+    keys = jax.random.split(key)
+    encoder = _encoder(observation, network_for(observation, network, how.channels), how, keys[0])
+    if isinstance(encoder, Convolutional | Residual):
+        return encoder
+    return Plain(encoder, tuple(hidden), how, key=keys[1])
+
+
+def _encoder(space: Space, network: str, how: Layers, key: PRNGKeyArray) -> Any:
+    """What makes a vector of an observation."""
+    if isinstance(space, Joint):
+        keys = jax.random.split(key, len(space.parts))
+        each = [_encoder(part, network, how, one) for part, one in zip(space.parts, keys, strict=True)]
+        pairs = zip(each, space.parts, strict=True)
+        return Parts(tuple(Within(encoder, part.shape) for encoder, part in pairs), space.sizes)
+    if not isinstance(space, Box) or not is_image(space):
+        return plain_encoder(space)
+    pixels, name = Pixels(space, how.channels), network_for(space, network, how.channels)
+    if name == "mlp":
+        return Flat(pixels)
+    if name == "impala":
         return Residual(pixels, (16, 32, 32), 256, how, key=key)
-    convolutions, units = NETWORKS[network]
-    return Convolutional(pixels, convolutions, units, how, network, key=key)
+    convolutions, units = NETWORKS[name]
+    return Convolutional(pixels, convolutions, units, how, name, key=key)
 
 
 def _large_enough(name: str, pixels: Pixels, least: int) -> None:

@@ -31,9 +31,10 @@ from steepest.geometry import (
 )
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
-from steepest.policies.specification import PolicySpec
+from steepest.policies.encoder import left_alone
+from steepest.policies.specification import PolicySpec, is_simple
 from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, MultiDiscrete, Space
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
@@ -58,14 +59,18 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
         )
         policy = spec.build(key)
     check_policy(policy, observation, action)
-    statistics = config.sampling.normalise_observations and _is_vector(observation, spec)
-    return Agent(policy, observation, action, Normaliser.empty(observation.shape) if statistics else None, spec)
+    statistics = _statistics(observation, spec) if config.sampling.normalise_observations else None
+    return Agent(policy, observation, action, statistics, spec)
 
 
-def _is_vector(observation: Space, spec: PolicySpec | None) -> bool:
-    """Whether running statistics of it make sense: not of states, and not of the pixels of images."""
+def _statistics(observation: Space, spec: PolicySpec | None) -> Normaliser | None:
+    """None yet, of observations that running statistics make sense of: not of states, nor of pixels that a network of
+    images takes."""
+    if isinstance(observation, Joint):
+        alone = left_alone(observation)
+        return None if alone.all() else Normaliser.empty(observation.shape, alone)
     pixels = observation.inside is np.uint8 or (spec is not None and spec.network != "mlp")
-    return isinstance(observation, Box) and not pixels
+    return Normaliser.empty(observation.shape) if isinstance(observation, Box) and not pixels else None
 
 
 def check_policy(policy: Any, observation: Space, action: Space) -> None:
@@ -122,7 +127,7 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     given = config.critic
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
-    if network_for(observation, network, how.channels) != "mlp" or observation.inside is np.uint8:
+    if not is_simple(observation, network_for(observation, network, how.channels)):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
     activation = how.settled("tanh").activation
     layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}

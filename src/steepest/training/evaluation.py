@@ -18,7 +18,7 @@ from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.sampling.groups import bear_faults
 from steepest.sampling.rollout import Act
-from steepest.spaces import Box, MultiDiscrete, Space, describe
+from steepest.spaces import brief, describe, fits
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
 from steepest.worlds import is_made, make_world
@@ -115,14 +115,5 @@ def _fits(agent: Agent, world: World) -> None:
         ("action", agent.action, world.action_space),
     ):
         theirs = describe(space, role)
-        same = type(ours) is type(theirs) and ours.shape == theirs.shape
-        if same and not isinstance(ours, Box) and not isinstance(theirs, Box):
-            same = np.array_equal(ours.counts, theirs.counts)
-        if not same:
-            raise UsageError(f"the agent's {role} space {_say(ours)} does not fit {world.name}'s {_say(theirs)}")
-
-
-def _say(space: Space) -> str:
-    if isinstance(space, Box):
-        return f"Box{space.shape}"
-    return f"{type(space).__name__}({space.sizes if isinstance(space, MultiDiscrete) else space.n})"
+        if not fits(ours, theirs):
+            raise UsageError(f"the agent's {role} space {brief(ours)} does not fit {world.name}'s {brief(theirs)}")

@@ -8,7 +8,6 @@ The file is a checkpoint of the moment before, and beside it what the update was
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +24,13 @@ from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.normaliser import Scaling
 from steepest.parameters import split
+from steepest.policies.images import is_image
 from steepest.policies.specification import weights
-from steepest.policies.trunks import network_for
 from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
-from steepest.spaces import Space
+from steepest.spaces import Joint, Space
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
@@ -126,11 +125,9 @@ def load_update(
 
 def _check_critic(config: TrainConfig, observation: Space, arrays: Arrays) -> None:
     """Raise RunError where the critic would be larger than the file."""
-    network = config.policy.network if config.critic.network == "auto" else config.critic.network
-    if network_for(observation, network, config.policy.channels) == "mlp":
-        check_size((math.prod(observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
-    else:
-        check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
+    if not is_image(observation):
+        check_size((1, *config.critic.hidden, 1), arrays, "critic")
+    check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
 
 
 def _made_again(
@@ -154,11 +151,12 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Sp
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
     stand = np.zeros(observation.shape, np.float32)
+    scaling = Scaling(stand, stand, stand > 0 if isinstance(observation, Joint) else None)
     found: dict[str, Any] = {}
     for name, like in {
         "rollout": rollout,
-        "acted": Scaling(stand, stand),
-        "refreshed": Scaling(stand, stand),
+        "acted": scaling,
+        "refreshed": scaling,
         "reward_scale": np.zeros((), np.float32),
         "key": jax.random.key(0),
         "limited": Limited(*(np.float32(0),) * 3),

@@ -1,0 +1,30 @@
+"""Whether what was made for one space can be used in another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steepest.spaces.joint import Joint, Space
+from steepest.spaces.plain import Box, MultiDiscrete
+
+
+def fits(ours: Space, theirs: Space) -> bool:
+    """True for spaces of one form: bounds, starts and dtypes may differ."""
+    if type(ours) is not type(theirs) or ours.shape != theirs.shape:
+        return False
+    if isinstance(ours, Joint) and isinstance(theirs, Joint):
+        same = ours.names == theirs.names and len(ours.parts) == len(theirs.parts)
+        return same and all(map(fits, ours.parts, theirs.parts))
+    return isinstance(ours, Box) or isinstance(theirs, Box) or np.array_equal(ours.counts, theirs.counts)
+
+
+def brief(space: Space) -> str:
+    """In a few words, for messages."""
+    if isinstance(space, Joint):
+        parts = map(brief, space.parts)
+        if space.names is None:
+            return f"Tuple({', '.join(parts)})"
+        return f"Dict({', '.join(f'{name}: {part}' for name, part in zip(space.names, parts, strict=True))})"
+    if isinstance(space, Box):
+        return f"Box{space.shape}"
+    return f"{type(space).__name__}({space.sizes if isinstance(space, MultiDiscrete) else space.n})"
