@@ -11,18 +11,20 @@ from jax.flatten_util import ravel_pytree
 
 from steepest import parameters
 from steepest.batch import Batch
-from steepest.distributions import Bernoulli, Categorical, MultiCategorical
+from steepest.distributions import Bernoulli, Categorical, MultiCategorical, Product
 from steepest.policies import (
     LogLinearSoftmax,
     MlpBernoulli,
     MlpCategorical,
     MlpGaussian,
     MlpMultiCategorical,
+    MlpPolicy,
     TabularSoftmax,
 )
+from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead, ProductHead
 
 POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
-PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli")
+PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product")
 """Of several parts: what differs from one is in the distribution alone."""
 
 
@@ -43,6 +45,9 @@ def problem(kind: str) -> tuple[Any, Batch]:
         policy = MlpMultiCategorical(3, (2, 3), (2,), key=key)
     elif kind == "mlp-bernoulli":
         policy = MlpBernoulli(3, 2, (2,), key=key)
+    elif kind == "mlp-product":
+        heads = CategoricalHead(3), ProductHead((BernoulliHead(1), GaussianHead(jnp.zeros(1))))
+        policy = MlpPolicy(3, ProductHead(heads), (2,), key=key)
     else:
         policy = MlpGaussian(3, 2, (2,), key=key)
     if not states:  # not their own first weights: the heads start almost at 0, where much of J vanishes
@@ -52,6 +57,8 @@ def problem(kind: str) -> tuple[Any, Batch]:
         action = rng.integers(0, [2, 3], (n, 2, 2))
     if kind == "mlp-bernoulli":
         action = rng.integers(0, 2, (n, 2, 2))
+    if kind == "mlp-product":
+        action = np.concatenate([rng.integers(0, [3, 2], (n, 2, 2)), rng.normal(size=(n, 2, 1))], axis=2)
     if kind == "mlp-gaussian":
         says = jax.vmap(policy)(jnp.asarray(obs))
         action = np.asarray(says.mean)[:, None] + np.exp(np.asarray(says.log_std))[:, None] * rng.normal(size=(n, 2, 2))
@@ -131,6 +138,15 @@ class Oracle:
             every = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
             action = np.tile(every, (n, 1, 1))
             probs = np.exp(jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action)))
+        elif isinstance(distribution, Product):
+            nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+            gaussian = distribution.parts[1].parts[1]
+            mean, std = (np.asarray(x)[:, 0] for x in (gaussian.mean, jnp.exp(gaussian.log_std)))
+            grid = [(i, j, k) for i in range(3) for j in range(2) for k in range(5)]
+            action = np.array([[(i, j, mean[row] + std[row] * nodes[k]) for i, j, k in grid] for row in range(n)])
+            whole = jax.vmap(lambda d: Product([d.parts[0], d.parts[1].parts[0]]))(distribution)
+            log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(whole, jnp.asarray(action[..., :2]))
+            probs = np.exp(log_probs) * np.array([weights[k] for _, _, k in grid]) / np.sqrt(2 * np.pi)
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
             grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)

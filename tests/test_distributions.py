@@ -16,6 +16,7 @@ from steepest.distributions import (
     DiagonalGaussian,
     Distribution,
     MultiCategorical,
+    Product,
     UnitGaussian,
 )
 
@@ -49,12 +50,24 @@ def cases() -> dict[str, tuple[Distribution, Distribution, np.ndarray]]:
             Bernoulli(jnp.asarray(rng.normal(size=3))),
             np.array([[0, 0, 1], [1, 1, 0], [1, 1, 1], [0, 0, 0]]),
         ),
+        "product": (
+            product(rng),
+            product(rng),
+            np.concatenate([rng.normal(size=(4, 2)), rng.integers(0, [3, 2, 2, 2], (4, 4))], axis=1),
+        ),
         "unit-gaussian": (
             UnitGaussian(jnp.asarray(rng.normal(size=3))),
             UnitGaussian(jnp.asarray(rng.normal(size=3))),
             rng.normal(size=(6, 3)),
         ),
     }
+
+
+def product(rng: np.random.Generator) -> Product:
+    """Of a Gaussian, and a product of a categorical, a pair of them and a switch."""
+    logits = [jnp.asarray(rng.normal(size=n)) for n in (3, 4, 1)]
+    inner = Product([Categorical(logits[0]), MultiCategorical(logits[1], (2, 2)), Bernoulli(logits[2])])
+    return Product([DiagonalGaussian(jnp.asarray(rng.normal(size=2)), jnp.asarray(rng.normal(size=2) - 1)), inner])
 
 
 @pytest.fixture(params=list(cases()))
@@ -206,6 +219,35 @@ def test_a_product_is_the_distribution_over_all_combinations() -> None:
         np.testing.assert_allclose(jax.vmap(p.log_prob)(pairs), flat[0].log_probs, atol=1e-14)
         assert float(p.entropy()) == pytest.approx(float(flat[0].entropy()), rel=1e-13)
         assert float(p.kl(q)) == pytest.approx(float(flat[0].kl(flat[1])), rel=1e-12)
+
+
+def test_a_product_is_its_parts() -> None:
+    """ln π, entropy, KL and the Fisher matrix are those of the parts, each of which sees its own of an action."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(4)
+        p, q = product(rng), product(rng)
+        gaussian, inner = p.parts
+        first, second, third = inner.parts
+        action = jnp.array([0.3, -1.0, 2.0, 1.0, 0.0, 1.0])
+        each = [gaussian.log_prob(action[:2]), first.log_prob(jnp.array(2)), second.log_prob(jnp.array([1, 0]))]
+        assert float(p.log_prob(action)) == pytest.approx(float(sum(each) + third.log_prob(jnp.array([1]))), rel=1e-13)
+        kl = gaussian.kl(q.parts[0]) + sum(a.kl(b) for a, b in zip(inner.parts, q.parts[1].parts, strict=True))
+        assert float(p.kl(q)) == pytest.approx(float(kl), rel=1e-13)
+        r = np.stack([p.whiten(e) for e in unit(p)], axis=1)
+        alone = np.stack([gaussian.whiten(e) for e in unit(gaussian)], axis=1)
+    np.testing.assert_array_equal(r[:4, :4], alone)
+    assert not r[:4, 4:].any()
+    assert not r[4:, :4].any()
+
+
+def test_actions_of_a_product_are_one_vector_of_floats() -> None:
+    p = product(np.random.default_rng(0))
+    many = jax.tree.map(lambda x: jnp.stack([x] * 5), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), p))
+    key = jax.random.key(1)
+    for action in (many.sample(key), many.from_noise(many.noise(key)), many.mode()):
+        assert action.shape == (5, 6)
+        assert action.dtype == jnp.float32
+    np.testing.assert_array_equal(many.sample(key), many.from_noise(many.noise(key)))
 
 
 def test_a_switch_is_a_categorical_of_two() -> None:

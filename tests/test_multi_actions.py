@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 import steepest as st
 from environments import Counting, Spaces
@@ -162,7 +162,7 @@ def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
     ("observation", "action", "what"),
     [
         (None, MultiDiscrete(np.array([[2, 3], [2, 2]])), "MultiDiscrete and MultiBinary of one axis"),
-        (None, Tuple((Discrete(2), Discrete(3))), "supported: Discrete, Box"),
+        (None, Tuple((Discrete(2), Text(3))), r"because of its Tuple\[1\].Text; supported: Discrete, Box"),
         (MultiDiscrete(np.array([[2, 3], [2, 2]])), None, "MultiDiscrete and MultiBinary of one axis"),
     ],
     ids=["two axes", "tuple", "observation"],

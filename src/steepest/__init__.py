@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from steepest.batch import Batch, Cost, Rollout
     from steepest.critics import AdamFit, NaturalFit
     from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
-    from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
+    from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical, Product
     from steepest.errors import RunError, UsageError
     from steepest.geometry import (
         Constrained,
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         MlpCategorical,
         MlpGaussian,
         MlpMultiCategorical,
+        MlpPolicy,
         TabularSoftmax,
     )
     from steepest.training.callbacks import IterationEvent, StopAtReturn
@@ -136,6 +137,7 @@ _ROOM_OF = {
     "MlpCategorical": "steepest.policies",
     "MlpGaussian": "steepest.policies",
     "MlpMultiCategorical": "steepest.policies",
+    "MlpPolicy": "steepest.policies",
     "Moment": "steepest.geometry",
     "MultiCategorical": "steepest.distributions",
     "NaturalFit": "steepest.critics",
@@ -143,6 +145,7 @@ _ROOM_OF = {
     "Penalised": "steepest.geometry",
     "Preconditioned": "steepest.geometry",
     "Probes": "steepest.geometry",
+    "Product": "steepest.distributions",
     "Reason": "steepest.geometry",
     "Regularised": "steepest.worlds.finite.regularised",
     "RelativeDamping": "steepest.algorithms",
@@ -244,6 +247,7 @@ __all__ = [
     "MlpCategorical",
     "MlpGaussian",
     "MlpMultiCategorical",
+    "MlpPolicy",
     "Moment",
     "MultiCategorical",
     "NaturalFit",
@@ -251,6 +255,7 @@ __all__ = [
     "Penalised",
     "Preconditioned",
     "Probes",
+    "Product",
     "Reason",
     "Regularised",
     "RelativeDamping",

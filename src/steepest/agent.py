@@ -60,8 +60,9 @@ class Agent:
         state, episode_start: for recurrent policies; passed through.
         deterministic: the distribution's mode instead of a sample.
 
-        Returns (action [...] or [B,...] clipped to the bounds and in the environment's dtype, state). Raises
-        UsageError for an observation of another shape, RunError for an action that is not finite.
+        Returns (action, state): the action [...] or [B,...] clipped to the bounds and in the environment's dtype, of a
+        Dict or Tuple space a dict or tuple of such. Raises UsageError for an observation of another shape, RunError for
+        an action that is not finite.
         """
         shape = self.observation.shape
         try:
@@ -80,8 +81,7 @@ class Agent:
         batch = given[None] if single else given
         chosen = np.asarray(_actions(self.policy, scaling, batch, key, np.int32(self.drawn), deterministic))
         self.drawn += 1
-        action = self.action.to_environment(finite(chosen))
-        return (action[0] if single else action), state
+        return self.action.to_environment(finite(chosen)[0] if single else finite(chosen)), state
 
 
 def normalise(scaling: Scaling | None, obs: Any) -> Any:

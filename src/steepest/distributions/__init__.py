@@ -5,6 +5,7 @@ from steepest.distributions.categorical import Categorical
 from steepest.distributions.distribution import Distribution, FromNoise, Policy
 from steepest.distributions.gaussian import DiagonalGaussian
 from steepest.distributions.multi_categorical import MultiCategorical
+from steepest.distributions.product import Product
 from steepest.distributions.unit_gaussian import UnitGaussian
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "FromNoise",
     "MultiCategorical",
     "Policy",
+    "Product",
     "UnitGaussian",
 ]

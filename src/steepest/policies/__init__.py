@@ -2,7 +2,7 @@
 
 from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
 from steepest.policies.network_policy import NetworkPolicy
-from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
+from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical, MlpPolicy
 from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MlpCategorical",
     "MlpGaussian",
     "MlpMultiCategorical",
+    "MlpPolicy",
     "NetworkPolicy",
     "TabularSoftmax",
 ]

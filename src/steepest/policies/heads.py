@@ -5,14 +5,16 @@ head = head_for(action)      net: obs ↦ [head.outputs]      policy: obs ↦ he
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
-from steepest.spaces import Discrete, MultiBinary, MultiDiscrete, Space
+from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical, Product
+from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space
 from steepest.taps import constant
 from steepest.trees import AnyArray
 
@@ -75,12 +77,29 @@ class GaussianHead(eqx.Module):
         return DiagonalGaussian(outputs, constant(self.log_std))
 
 
+class ProductHead(eqx.Module):
+    """The parts' own heads on parts of the outputs, side by side."""
+
+    parts: tuple[Head, ...]
+
+    @property
+    def outputs(self) -> int:
+        return sum(head.outputs for head in self.parts)
+
+    def __call__(self, outputs: Float[AnyArray, " outputs"]) -> Product:
+        ends = list(accumulate(head.outputs for head in self.parts))
+        pairs = zip(self.parts, ends, strict=True)
+        return Product([head(jnp.asarray(outputs)[end - head.outputs : end]) for head, end in pairs])
+
+
 def head_for(action: Space, initial_log_std: float = -0.5) -> Head:
     """The head of a space.  initial_log_std: of a Box."""
+    if isinstance(action, Joint):
+        return ProductHead(tuple(head_for(part, initial_log_std) for part in action.parts))
     if isinstance(action, Discrete):
         return CategoricalHead(action.n)
     if isinstance(action, MultiDiscrete):
         return MultiCategoricalHead(action.sizes)
     if isinstance(action, MultiBinary):
         return BernoulliHead(action.n)
-    return GaussianHead(jnp.full(action.shape[0], initial_log_std, jnp.float32))
+    return GaussianHead(jnp.full(math.prod(action.shape), initial_log_std, jnp.float32))

@@ -1,4 +1,4 @@
-"""Multilayer-perceptron policies: obs ↦ a distribution over Discrete, MultiDiscrete, MultiBinary or Box actions."""
+"""Multilayer-perceptron policies: obs ↦ a distribution over actions of any space."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float, PRNGKeyArray
 
-from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
+from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
 from steepest.layers import Mlp
+from steepest.policies.heads import Head
 from steepest.taps import constant
 from steepest.trees import AnyArray
 
@@ -123,3 +124,20 @@ class MlpGaussian(eqx.Module):
 
     def __call__(self, obs: Any) -> DiagonalGaussian:
         return DiagonalGaussian(self.net(jnp.ravel(obs)), constant(self.log_std))
+
+
+class MlpPolicy(eqx.Module):
+    """obs [...] (flattened) ↦ whatever a head makes of a network's outputs.
+
+    head: as of `head_for`.  hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    """
+
+    net: Mlp
+    head: Head
+
+    def __init__(self, inputs: int, head: Head, hidden: tuple[int, ...] = (64, 64), **layers: Any):
+        self.net = MlpCategorical(inputs, head.outputs, hidden, **layers).net
+        self.head = head
+
+    def __call__(self, obs: Any) -> Distribution:
+        return self.head(self.net(jnp.ravel(obs)))

@@ -20,12 +20,20 @@ from jaxtyping import PRNGKeyArray
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
+from steepest.policies.heads import Head, head_for
 from steepest.policies.images import is_image
 from steepest.policies.network_policy import NetworkPolicy
-from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
+from steepest.policies.networks import (
+    HEAD_GAIN,
+    MlpBernoulli,
+    MlpCategorical,
+    MlpGaussian,
+    MlpMultiCategorical,
+    MlpPolicy,
+)
 from steepest.policies.tabular import TabularSoftmax
 from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,11 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
-    action, how many values each, `actions` in all.
+    action, how many values each, `actions` in all.  action: the space, of kinds "mlp" and "network"; a file has it
+    beside this.
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
-    observation, action: the spaces, which a file has beside this."""
+    observation: the space, which a file has beside this too."""
 
     kind: str
     inputs: int
@@ -73,7 +82,7 @@ class PolicySpec:
             return cls("tabular", observation.n, action.n, (), 0.0)
         if isinstance(observation, Discrete) or not is_simple(observation, network):
             activation = networks.pop("activation", "auto")
-            log_std = initial_log_std if isinstance(action, Box) else 0.0
+            log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
             units = () if is_image(observation) and network != "mlp" else tuple(hidden)
             return cls(
                 "network", 1, 1, units, log_std, activation=activation, network=network, channels=channels,
@@ -88,6 +97,9 @@ class PolicySpec:
             return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
         if isinstance(action, MultiBinary):
             return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
+        if isinstance(action, Joint):
+            outputs = head_for(action, initial_log_std).outputs
+            return cls("mlp", inputs, outputs, tuple(hidden), initial_log_std, action=action, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
@@ -121,7 +133,7 @@ class PolicySpec:
                 network=str(record.get("network", "mlp")),
                 channels=str(record.get("channels", "auto")),
                 observation=observation if record["kind"] == "network" else None,
-                action=action if record["kind"] == "network" else None,
+                action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -133,6 +145,12 @@ class PolicySpec:
         """What the constructors of the networks take of it."""
         names = ("head_gain", "activation", "initialisation", "norm")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def head(self) -> Head:
+        """What makes distributions over the actions of the space."""
+        assert self.action is not None
+        return head_for(self.action, self.initial_log_std)
 
     def weights(self) -> int:
         """How many numbers the policy has; see `weights`."""
@@ -178,3 +196,4 @@ kinds.add(
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )
 kinds.add("network", _network)
+kinds.add("mlp", lambda s, key: MlpPolicy(s.inputs, s.head, s.hidden, **s.networks, key=key))

@@ -17,6 +17,7 @@ from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
 from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, NetworkValue, StateValue, trust_region
+from steepest.distributions import Product
 from steepest.errors import UsageError
 from steepest.geometry import (
     EntropyRegularised,
@@ -85,12 +86,25 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
         ) from error
     if sample.shape != action.shape:
         raise UsageError(f"the policy's actions have shape {sample.shape}, the environment takes {action.shape}")
+    _check_parts(distribution, action)
+
+
+def _check_parts(distribution: Any, action: Space) -> None:
     sizes = getattr(distribution, "sizes", None)
     if isinstance(action, MultiDiscrete) and sizes is not None and sizes != action.sizes:
         raise UsageError(f"the policy's parts have {sizes} actions, the environment's {action.sizes}")
     logits = getattr(distribution, "logits", None)
     if isinstance(action, Discrete) and logits is not None and logits.shape[-1] != action.n:
         raise UsageError(f"the policy has {logits.shape[-1]} actions, the environment {action.n}")
+    if isinstance(action, Joint) and isinstance(distribution, Product):
+        shapes, theirs = (
+            distribution.shapes,
+            tuple((math.prod(part.shape),) * (part.shape != ()) for part in action.parts),
+        )
+        if shapes != theirs:
+            raise UsageError(f"the policy's parts have actions of shapes {shapes}, the environment's {theirs}")
+        for part, own in zip(distribution.parts, action.parts, strict=True):
+            _check_parts(part, own)
 
 
 def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observation: Space) -> None:

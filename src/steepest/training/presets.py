@@ -12,6 +12,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from steepest.spaces import Box, Discrete, Space
 from steepest.training.checks import check
 from steepest.training.config import TrainConfig, UpdateConfig
@@ -90,15 +92,16 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
     """The configuration with every rule applied, and checked.
 
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
-    functional: the world is one.
+    functional: the world is one.  Actions of which any entry is a real number are continuous.
     """
     check(config)
-    preset = dict(CONTINUOUS if isinstance(action, Box) else DISCRETE)
-    if isinstance(action, Box):
-        preset["policy.initial_log_std"] = first_log_std(math.prod(action.shape))
+    real = math.prod(action.shape) if isinstance(action, Box) else int(np.isinf(action.counts).sum())
+    preset = dict(CONTINUOUS if real else DISCRETE)
+    if real:
+        preset["policy.initial_log_std"] = first_log_std(real)
     if config.algorithm == "pg":
         preset["update.delta"] = PG_DELTA
-    if config.algorithm == "covariant" and isinstance(action, Box):
+    if config.algorithm == "covariant" and real:
         preset["update.damping"] = PATH_DAMPING
     if config.sampling.scheme == "vine":
         preset |= VINE
@@ -106,7 +109,7 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
             preset["vine.actions"] = max(2, action.n)
     native = functional and config.sampling.scheme == "single-path"
     if native:
-        preset |= FUNCTIONAL[not isinstance(action, Box)]
+        preset |= FUNCTIONAL[not real]
     if envs is not None:
         preset["sampling.envs"] = envs
     count = config.sampling.envs or preset["sampling.envs"]

@@ -21,6 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from steepest import spaces
 from steepest.errors import RunError, UsageError
+from steepest.spaces import Joint
 from steepest.worlds.answers import Wrong, not_finite, raised, short
 from steepest.worlds.costs import reported_costs
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
@@ -50,7 +51,7 @@ class GymnasiumWorld:
         self._first, self._total = 0, env.num_envs
         self.reader = Reader(self.observation_space, _described(self.name, self.observation_space, "observation"))
         self._observe = self.reader.inside
-        self._actuate = _described(self.name, self.action_space, "action").to_environment
+        self._action = _described(self.name, self.action_space, "action")
         self._shape = (self.envs, *self.reader.shape)
         mode = _autoreset_mode(self.name, env)
         self._settle = {
@@ -109,17 +110,17 @@ class GymnasiumWorld:
 
     def step(self, action: np.ndarray) -> Transition:
         """One step of all environments. Raises RunError where one of them breaks and is not borne with."""
-        action = self._actions(action)
+        given = self._actions(action)
         self._steps += 1
         if self._lockstep is not None:
             self._lockstep.at[1] = self._steps
-        raw, raw_reward, terminated, truncated, info = self._call(self._stepped.step, action)
+        raw, raw_reward, terminated, truncated, info = self._call(self._stepped.step, given)
         raw = self._shaped(raw)
         with np.errstate(over="ignore"):
             obs, reward = self._observe(raw), self._rewards(raw_reward)
         valid, terminated, truncated = ~self._ghost, np.array(terminated, bool), np.array(truncated, bool)
         wrong = {**not_finite("reward", reward, raw_reward), **self._wrong(obs, raw), **self._silent()}
-        fresh = self._renew(wrong, action) if wrong else {}
+        fresh = self._renew(wrong, given if isinstance(given, list | np.ndarray) else action) if wrong else {}
         for i in fresh:
             obs[i], valid[i] = self.obs[i], False
         haunted = not valid.all()
@@ -173,13 +174,16 @@ class GymnasiumWorld:
         # a natively vectorised environment has one stream, and takes one seed
         return seeds if isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv) else seeds[0]
 
-    def _actions(self, action: np.ndarray) -> np.ndarray:
-        action, shape = np.asarray(action), (self.envs, *(self.action_space.shape or ()))
+    def _actions(self, action: np.ndarray) -> Any:
+        """As the environments take them: action[i] is that of environment i, of those stepped one by one."""
+        action, shape = np.asarray(action), (self.envs, *self._action.shape)
         if self._obs is None or action.shape != shape:
             raise UsageError(f"{self.name} takes actions of shape {shape} after a reset, got shape {action.shape}")
         for i, wrong in not_finite("action", action, action).items():  # the policy's doing
             raise self._error(i, wrong.what.replace("returned", "was to be given"))
-        return self._actuate(action)
+        if isinstance(self._action, Joint) and self._lockstep is not None:
+            return [self._action.to_environment(one) for one in action]
+        return self._action.to_environment(action)
 
     def _shaped(self, raw: Any) -> np.ndarray:
         if self._lockstep is None:
@@ -207,12 +211,12 @@ class GymnasiumWorld:
         """Who did not answer the last call, or not so that there was anything to look at."""
         return {} if self._lockstep is None else self._lockstep.wrong
 
-    def refuse(self, wrong: dict[int, Wrong], action: np.ndarray | None = None) -> None:
+    def refuse(self, wrong: dict[int, Wrong], action: Any = None) -> None:
         """Raise RunError for what is wrong with the first of some environments, if there are any."""
         for i in sorted(wrong):
             raise RunError(str(self._fault(i, wrong[i], action))) from wrong[i].cause
 
-    def _renew(self, wrong: dict[int, Wrong], action: np.ndarray | None = None) -> dict[int, np.ndarray]:
+    def _renew(self, wrong: dict[int, Wrong], action: Any = None) -> dict[int, np.ndarray]:
         """Report what is wrong, and make those environments anew: their first observations, by index.
 
         Raises RunError where faults are not borne with, or one cannot be made anew.
@@ -247,7 +251,7 @@ class GymnasiumWorld:
         entropy = (self._seed, i, int(self._renewed[i]))
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
-    def _fault(self, i: int, wrong: Wrong, action: np.ndarray | None = None) -> Fault:
+    def _fault(self, i: int, wrong: Wrong, action: Any = None) -> Fault:
         given = "" if action is None else f"action {short(action[i])}"
         values = "; ".join(filter(None, (given, wrong.values)))
         return Fault(self._first + i, self._steps, wrong.kind, str(self._error(i, wrong.what)), values)

@@ -137,13 +137,13 @@ class GymnasiumStates:
 
     def advance(self, action: np.ndarray, running: np.ndarray) -> Transition:
         """See `SettableWorld.advance`."""
-        world, action = self._world, self._world._actions(action)
+        world, given = self._world, self._world._actions(action)
         obs, reward = world.obs.copy(), np.zeros(self.envs)
         terminated, truncated = np.zeros((2, self.envs), bool)
         world._steps += 1
         for i in map(int, np.flatnonzero(running)):
             try:
-                raw, reward[i], terminated[i], truncated[i], _ = world._env.envs[i].step(action[i])
+                raw, reward[i], terminated[i], truncated[i], _ = world._env.envs[i].step(given[i])
                 obs[i] = world._observe(world.reader.one(raw))
             except Exception as error:
                 world.refuse({i: raised(error)})

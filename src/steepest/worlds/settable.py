@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from steepest.errors import UsageError
+from steepest.spaces import Box, describe
 from steepest.worlds.state_record import from_record, to_record
 from steepest.worlds.world import Transition, World
 
@@ -155,11 +156,13 @@ def _same(x: np.ndarray | None, y: np.ndarray | None) -> bool:
 
 def _actions(world: World, count: int) -> list[np.ndarray]:
     """As a policy would choose them, the same in all environments."""
-    space = copy.deepcopy(world.action_space)
+    space, form = copy.deepcopy(world.action_space), describe(world.action_space, "action")
     space.seed(0)
-    start = getattr(space, "start", 0)  # policies count from 0
-    actions = [np.stack([np.asarray(space.sample()) - start] * world.envs) for _ in range(count)]
-    return [a if a.dtype.kind in "iu" else np.clip(a, -10, 10) for a in actions]  # bounds can be anything
+    actions = [np.stack([form.from_environment(space.sample())] * world.envs) for _ in range(count)]
+    if form.inside == np.int32:
+        return actions
+    real = True if isinstance(form, Box) else np.isinf(form.counts)
+    return [np.where(real, np.clip(a, -10, 10), a) for a in actions]  # bounds can be anything
 
 
 def refusal(name: str, why: str) -> UsageError:

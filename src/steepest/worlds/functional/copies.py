@@ -125,12 +125,8 @@ class Copies:
     def _observe(self, obs: Any) -> Array:
         return _observed(self.observation, obs)
 
-    def _actuate(self, action: Any) -> Array:
-        assert not isinstance(self.action, Joint)
-        if not isinstance(self.action, Box):
-            return jnp.asarray(action, jnp.int32) + self.action.offset.astype(np.int32)
-        low, high = (np.asarray(bound, np.float32) for bound in (self.action.low, self.action.high))
-        return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+    def _actuate(self, action: Any) -> Any:
+        return _actuated(self.action, action)
 
     def _check(self) -> None:
         """Trace a reset and a step of one environment, which settles the types of a state, and of two."""
@@ -139,14 +135,18 @@ class Copies:
         env, params = self.environment, self._params(self.tables)
         obs, first = self._traced("reset", lambda k: _seen(self.observation, env.reset(k, params)), key)
         _same(f"{self.name}'s reset", "observation", obs, self.observation)
-        stepped = self._traced("step", lambda k, s, a: self._step(k, s, a, params), key, first, action)
+
+        def step(key: Any, state: Any, action: Any) -> Any:
+            return self._step(key, state, self._actuate(action), params)
+
+        stepped = self._traced("step", step, key, first, action)
         _same(f"{self.name}'s step", "observation", stepped[0], self.observation)
         for what, value in zip(("reward", "terminated", "truncated"), stepped[2:5], strict=True):
             if value.shape != ():
                 raise UsageError(f"{self.name}'s step must return a scalar {what}, got shape {list(value.shape)}")
         self._agree(first, stepped[1])
         self.reports_cost = stepped[5] is not None
-        again = self._traced("step", lambda k, s, a: self._step(k, s, a, params), key, stepped[1], action)
+        again = self._traced("step", step, key, stepped[1], action)
         self._agree(stepped[1], again[1], types=True)
         self._state_types = stepped[1]
         two, drawn = jax.ShapeDtypeStruct((2,), key.dtype), jax.ShapeDtypeStruct((2,), jnp.uint32)
@@ -196,6 +196,17 @@ def _observed(space: Space, obs: Any) -> Array:
     if isinstance(space, Box):
         return jnp.asarray(obs, space.inside)
     return jnp.asarray(obs, jnp.int32) - space.offset.astype(np.int32)
+
+
+def _actuated(space: Space, action: Any) -> Any:
+    """`to_environment` in JAX."""
+    if isinstance(space, Joint):
+        pairs = zip(space.parts, space.split(jnp.asarray(action)), strict=True)
+        return space.structured(_actuated(part, piece) for part, piece in pairs)
+    if not isinstance(space, Box):
+        return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
+    low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
+    return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
 
 
 def _draw(key: PRNGKeyArray, drawn: Array) -> PRNGKeyArray:

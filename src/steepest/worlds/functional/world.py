@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.errors import RunError, UsageError
-from steepest.spaces import Box
+from steepest.spaces import Box, Joint
 from steepest.worlds.functional.copies import Copies, Outcome, Stand, where
 from steepest.worlds.functional.protocol import FunctionalEnvironment
 from steepest.worlds.world import Transition
@@ -135,10 +135,12 @@ class FunctionalWorld:
     def _checked(self, action: Any) -> np.ndarray:
         action, space = np.asarray(action), self.copies.action
         shape = (self.envs, *space.shape)
-        if action.shape != shape or (not isinstance(space, Box) and action.dtype.kind not in "iu"):
+        kinds = "fiu" if isinstance(space, Box | Joint) else "iu"
+        if action.shape != shape or action.dtype.kind not in kinds:
             raise UsageError(f"{self.name} takes actions of shape {shape}, got {action.dtype} of shape {action.shape}")
-        if not isinstance(space, Box) and ((action < 0) | (action >= space.counts)).any():
-            raise UsageError(f"{self.name}: actions are 0 … {space.counts - 1}, got {action.min()} … {action.max()}")
+        counts = np.inf if isinstance(space, Box) else space.counts
+        if (np.isfinite(counts) & ((action < 0) | (action >= counts))).any():
+            raise UsageError(f"{self.name}: actions are 0 … {counts - 1}, got {action.min()} … {action.max()}")
         if not np.isfinite(action).all():
             raise RunError(f"{self.name} was to be given an action that is not finite")
         return action
