@@ -59,6 +59,16 @@ def test_the_network_in_numpy_says_what_the_policy_says_to_1e_6(kind: Any, input
     np.testing.assert_allclose(twin.log_prob(action), says.log_prob(action), rtol=1e-6, atol=3 * rounding)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "elu", "silu", "gelu"])
+def test_every_activation_and_the_norm_in_numpy(activation: str) -> None:
+    obs = np.random.default_rng(1).normal(0, 2, (ENVS, 3)).astype(np.float32)
+    for norm in (True, False):
+        policy = trained(MlpCategorical(3, 5, (8, 6), activation=activation, norm=norm, key=KEY))
+        actor = begun(policy)
+        assert isinstance(actor, MlpActor)
+        np.testing.assert_allclose(actor.parameters(obs), jax.vmap(policy)(obs).logits, rtol=1e-5, atol=2e-6)
+
+
 def test_the_actions_are_drawn_from_the_policy() -> None:
     many = 20_000
     obs = np.zeros((many, 3), np.float32)

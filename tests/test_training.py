@@ -450,7 +450,7 @@ class TestConfig:
         ("settings", "message"),
         [
             ({"policy": {"head_gain": 0}}, r"head_gain must be a finite number > 0"),
-            ({"policy": {"activation": "sine"}}, r"policy.activation must be one of 'tanh', 'relu', got 'sine'"),
+            ({"policy": {"activation": "sine"}}, r"policy.activation must be one of 'auto', 'tanh', .* got 'sine'"),
             ({"dleta": 1.0}, r"unknown setting 'dleta'; did you mean 'delta'"),
             ({"hidden": (3,)}, r"could be policy.hidden or critic.hidden"),
             ({"critic": {"epoch": 3}}, r"unknown setting of critic 'epoch'; did you mean 'epochs'"),

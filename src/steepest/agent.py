@@ -25,7 +25,7 @@ from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian
 from steepest.policies.specification import PolicySpec
 from steepest.sampling.actor import Actor, finite
 from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, Head, MlpActor, multi_categorical
-from steepest.spaces import Discrete, Space
+from steepest.spaces import Box, Space, brief
 
 
 @dataclass(eq=False)
@@ -64,14 +64,17 @@ class Agent:
         Dict or Tuple space a dict or tuple of such. Raises UsageError for an observation of another shape, RunError for
         an action that is not finite.
         """
-        given = self.observation.from_environment(observation)
         shape = self.observation.shape
+        try:
+            given = self.observation.from_environment(observation)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            what = f"{type(error).__name__}: {error!s:.200}"
+            raise UsageError(f"the observation is none of {brief(self.observation)} ({what})") from error
         single = given.shape == shape
         if not single and given.shape[1:] != shape:
             raise UsageError(f"expected an observation of shape {shape}, or a batch of them, got {given.shape}")
-        if not np.isfinite(given).all() or (
-            isinstance(self.observation, Discrete) and ((given < 0) | (given >= self.observation.n)).any()
-        ):
+        counts = np.inf if isinstance(self.observation, Box) else self.observation.counts
+        if not np.isfinite(given).all() or (np.isfinite(counts) & ((given < 0) | (given >= counts))).any():
             raise UsageError(f"the observation is not in the space that the agent was trained on: {observation!r:.200}")
         key = jax.random.key(0) if self.key is None else self.key
         scaling = None if self.normaliser is None else self.normaliser.scaling()

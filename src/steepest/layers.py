@@ -22,9 +22,18 @@ from steepest.names import unknown
 from steepest.taps import tapped
 from steepest.trees import AnyArray
 
-ACTIVATIONS: dict[str, Callable[[Any], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS: dict[str, Callable[[Any], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+}
+"""silu: x·σ(x), also called swish.  gelu: by tanh (Hendrycks & Gimpel 2016)."""
 INITIALISATIONS = ("orthogonal", "uniform")
 """Of weights [in, out]: orthogonal, with biases 0; or uniform in ±1/√in, biases too, as PyTorch's layers are."""
+EPSILON = 1e-5
+"""Of `layer_norm`."""
 
 
 class Dense(eqx.Module):
@@ -45,15 +54,7 @@ class Dense(eqx.Module):
         initialisation: str = "orthogonal",
         key: PRNGKeyArray,
     ):
-        if initialisation not in INITIALISATIONS:
-            raise unknown("initialisation", initialisation, INITIALISATIONS)
-        if initialisation == "orthogonal":
-            self.weight = orthogonal(key, inputs, outputs, math.sqrt(2.0) if gain is None else gain)
-            self.bias = jnp.zeros(outputs)
-        else:
-            most, keys = (1.0 if gain is None else gain) / math.sqrt(inputs), jax.random.split(key)
-            self.weight = jax.random.uniform(keys[0], (inputs, outputs), minval=-most, maxval=most)
-            self.bias = jax.random.uniform(keys[1], (outputs,), minval=-most, maxval=most)
+        self.weight, self.bias = _initial(inputs, outputs, gain, initialisation, key)
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         s = _narrow(x, self.weight) if is_narrow(*self.weight.shape) else jnp.matmul(x, self.weight)
@@ -80,15 +81,16 @@ def _narrow_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 class Conv(eqx.Module):
-    """A convolution of an image [H,W,in] ↦ [H',W',out], without padding: s_t = x_t·W + β for every patch x_t.
+    """A convolution of an image [H,W,in] ↦ [H',W',out]: s_t = x_t·W + β for every patch x_t.
 
-    weight: [height, width, in, out], orthogonal of the given gain over the patch; bias: [out], zeros.
-    stride: of both axes, in pixels.
+    weight: [height, width, in, out]; bias: [out].  gain, initialisation: as of `Dense`, whose inputs are the patch.
+    stride: of both axes, in pixels.  padding: "VALID" for none; "SAME": zeros, so that H' = ⌈H/stride⌉.
     """
 
     weight: Float[AnyArray, "height width in out"]
     bias: Float[AnyArray, " out"]
     stride: int = eqx.field(static=True)
+    padding: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -97,18 +99,19 @@ class Conv(eqx.Module):
         size: int,
         *,
         stride: int = 1,
-        gain: float = math.sqrt(2.0),
+        padding: str = "VALID",
+        gain: float | None = None,
+        initialisation: str = "orthogonal",
         key: PRNGKeyArray,
     ):
-        flat = orthogonal(key, size * size * inputs, outputs, gain)
+        flat, self.bias = _initial(size * size * inputs, outputs, gain, initialisation, key)
         self.weight = flat.reshape(size, size, inputs, outputs)
-        self.bias = jnp.zeros(outputs)
-        self.stride = stride
+        self.stride, self.padding = stride, padding
 
     def __call__(self, image: Num[AnyArray, "H W in"]) -> Float[Array, "H2 W2 out"]:
         height, width, inputs, _ = self.weight.shape
         x = jnp.asarray(image, self.weight.dtype)[None]
-        how: Any = {"window_strides": (self.stride, self.stride), "padding": "VALID"}
+        how: Any = {"window_strides": (self.stride, self.stride), "padding": self.padding}
         layout = ("NHWC", "HWIO", "NHWC")
         s = jax.lax.conv_general_dilated(x, jnp.asarray(self.weight), dimension_numbers=layout, **how)[0] + self.bias
 
@@ -117,6 +120,26 @@ class Conv(eqx.Module):
             return cut.reshape(-1, inputs, height, width).transpose(0, 2, 3, 1).reshape(-1, height * width * inputs)
 
         return tapped(s, "conv", weight=self.weight, bias=self.bias, x=patches)
+
+
+def _initial(
+    inputs: int, outputs: int, gain: float | None, initialisation: str, key: PRNGKeyArray
+) -> tuple[Array, Array]:
+    """W [inputs, outputs] and β [outputs]."""
+    if initialisation not in INITIALISATIONS:
+        raise unknown("initialisation", initialisation, INITIALISATIONS)
+    if initialisation == "orthogonal":
+        return orthogonal(key, inputs, outputs, math.sqrt(2.0) if gain is None else gain), jnp.zeros(outputs)
+    most, keys = (1.0 if gain is None else gain) / math.sqrt(inputs), jax.random.split(key)
+    weight = jax.random.uniform(keys[0], (inputs, outputs), minval=-most, maxval=most)
+    return weight, jax.random.uniform(keys[1], (outputs,), minval=-most, maxval=most)
+
+
+def layer_norm(x: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+    """(x − mean)/√(variance + ε) over all of x (Ba, Kiros & Hinton 2016), with nothing trained: a gain and a bias would
+    be parameters of no layer that Kronecker factors know."""
+    centred = jnp.asarray(x) - jnp.mean(x)
+    return centred / jnp.sqrt(jnp.mean(centred**2) + EPSILON)
 
 
 def orthogonal(key: PRNGKeyArray, inputs: int, outputs: int, gain: float) -> Float[Array, "in out"]:
@@ -133,10 +156,14 @@ def orthogonal(key: PRNGKeyArray, inputs: int, outputs: int, gain: float) -> Flo
 
 
 class Mlp(eqx.Module):
-    """Dense layers with an activation between them. The last layer's gain is its own: small at a policy's head."""
+    """Dense layers with an activation between them. The last layer's gain is its own: small at a policy's head.
+
+    norm: `layer_norm` before each activation.
+    """
 
     layers: tuple[Dense, ...]
     activation: str = eqx.field(static=True)
+    norm: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -147,6 +174,7 @@ class Mlp(eqx.Module):
         last_gain: float,
         activation: str = "tanh",
         initialisation: str = "orthogonal",
+        norm: bool = False,
         key: PRNGKeyArray,
     ):
         if activation not in ACTIVATIONS:
@@ -158,9 +186,10 @@ class Mlp(eqx.Module):
             Dense(i, o, gain=g, initialisation=initialisation, key=k)
             for i, o, g, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
         )
-        self.activation = activation
+        self.activation, self.norm = activation, norm
 
     def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
         for layer in self.layers[:-1]:
-            x = ACTIVATIONS[self.activation](layer(x))
+            x = layer(x)
+            x = ACTIVATIONS[self.activation](layer_norm(x) if self.norm else x)
         return self.layers[-1](x)

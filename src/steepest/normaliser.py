@@ -20,28 +20,35 @@ _CLIP = 10.0
 
 
 class Scaling(NamedTuple):
-    """What the compiled programs apply: shift and scale, of the observation's shape, float32."""
+    """What the compiled programs apply: shift and scale, of the observation's shape, float32.
+
+    alone: of the same shape, the entries that stay as they are, such as whole numbers; None for none.
+    """
 
     shift: Any
     scale: Any
+    alone: Any = None
 
     def __call__(self, obs: Any) -> Array:
         """Normalised observations, in float32."""
-        return jnp.clip((obs - self.shift) * self.scale, -_CLIP, _CLIP)
+        scaled = jnp.clip((obs - self.shift) * self.scale, -_CLIP, _CLIP)
+        return scaled if self.alone is None else jnp.where(self.alone, obs, scaled)
 
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """Running mean and variance of observations. count: how many; mean, m2: [...] float64, m2 the sum of squares."""
+    """Running mean and variance of observations. count: how many; mean, m2: [...] float64, m2 the sum of squares;
+    alone: as of a `Scaling`."""
 
     count: float
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
+    alone: NDArray[np.bool_] | None = None
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...]) -> Normaliser:
+    def empty(cls, shape: tuple[int, ...], alone: NDArray[np.bool_] | None = None) -> Normaliser:
         """No observations yet: the identity, but for the clip."""
-        return cls(0.0, np.zeros(shape), np.zeros(shape))
+        return cls(0.0, np.zeros(shape), np.zeros(shape), alone)
 
     def updated(self, obs: NDArray[Any]) -> Normaliser:
         """With the observations [n,…] merged in."""
@@ -52,10 +59,11 @@ class Normaliser:
         m2 = ((obs - mean) ** 2).sum(axis=0)
         total = self.count + n
         delta = mean - self.mean
-        return Normaliser(total, self.mean + delta * (n / total), self.m2 + m2 + delta**2 * (self.count * n / total))
+        m2 = self.m2 + m2 + delta**2 * (self.count * n / total)
+        return Normaliser(total, self.mean + delta * (n / total), m2, self.alone)
 
     def scaling(self) -> Scaling:
         """What to apply. An observation that never varies is shifted only."""
         variance = self.m2 / self.count if self.count else np.ones_like(self.m2)
         scale = np.where(variance > 0, 1.0 / np.sqrt(variance + EPSILON), 1.0)
-        return Scaling(self.mean.astype(np.float32), scale.astype(np.float32))
+        return Scaling(self.mean.astype(np.float32), scale.astype(np.float32), self.alone)

@@ -3,7 +3,7 @@
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
 from steepest.critics.fit import AdamFit, CriticFit, FitInfo
 from steepest.critics.natural_fit import NaturalFit, trust_region
-from steepest.critics.value import Critic, MlpValue, StateValue
+from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue
 
 __all__ = [
     "AdamFit",
@@ -12,6 +12,7 @@ __all__ = [
     "FitInfo",
     "MlpValue",
     "NaturalFit",
+    "NetworkValue",
     "StateValue",
     "compatible_weights",
     "path_weights",

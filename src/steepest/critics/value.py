@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from steepest.layers import Mlp
+from steepest.layers import Dense, Mlp
+from steepest.policies.trunks import ORDINARY, Layers, Trunk, trunk_for
+from steepest.spaces import Space
 
 Critic = Callable[[Any], Float[Array, ""]]
 """Any callable pytree that maps one observation to a scalar."""
@@ -20,7 +22,7 @@ Critic = Callable[[Any], Float[Array, ""]]
 class MlpValue(eqx.Module):
     """obs [...] (flattened) ↦ V. The first V is near 0: the last layer starts small.
 
-    hidden: units of each hidden layer.  layers: activation, initialisation, as of `Mlp`.
+    hidden: units of each hidden layer.  layers: activation, initialisation, norm, as of `Mlp`.
     """
 
     net: Mlp
@@ -44,3 +46,28 @@ class StateValue(eqx.Module):
 
     def __call__(self, state: Int[Array, ""]) -> Float[Array, ""]:
         return self.net(jax.nn.one_hot(state, self.states))[0]
+
+
+class NetworkValue(eqx.Module):
+    """obs ↦ V, by any network.  trunk: obs ↦ features.  last: [features] ↦ [1], small at the start."""
+
+    trunk: Trunk
+    last: Dense
+
+    @classmethod
+    def for_space(
+        cls,
+        observation: Space,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        network: str = "auto",
+        how: Layers = ORDINARY,
+        key: PRNGKeyArray,
+    ) -> NetworkValue:
+        """With first weights; parameters as of `trunk_for`."""
+        keys = jax.random.split(key)
+        trunk = trunk_for(observation, network, hidden, how, key=keys[0])
+        return cls(trunk, Dense(trunk.features, 1, gain=0.01, initialisation=how.initialisation, key=keys[1]))
+
+    def __call__(self, obs: Any) -> Float[Array, ""]:
+        return self.last(self.trunk(obs))[0]

@@ -1,6 +1,7 @@
 """Policies: equinox modules  obs ↦ distribution. Any module of that form is one."""
 
 from steepest.policies.linear_gaussian import ExponentialGaussian, LinearGaussian
+from steepest.policies.network_policy import NetworkPolicy
 from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical, MlpPolicy
 from steepest.policies.tabular import LogLinearSoftmax, TabularSoftmax
 
@@ -13,5 +14,6 @@ __all__ = [
     "MlpGaussian",
     "MlpMultiCategorical",
     "MlpPolicy",
+    "NetworkPolicy",
     "TabularSoftmax",
 ]

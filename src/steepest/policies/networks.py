@@ -22,7 +22,8 @@ HEAD_GAIN = 0.01
 class MlpCategorical(eqx.Module):
     """obs [...] (flattened) ↦ Categorical over `actions` actions.
 
-    hidden: units of each hidden layer.  head_gain: of the last layer.  activation, initialisation: of the layers.
+    hidden: units of each hidden layer.  head_gain: of the last layer.  activation, initialisation,
+    norm: of the layers, as of `Mlp`.
     """
 
     net: Mlp
@@ -36,6 +37,7 @@ class MlpCategorical(eqx.Module):
         head_gain: float = HEAD_GAIN,
         activation: str = "tanh",
         initialisation: str = "orthogonal",
+        norm: bool = False,
         key: PRNGKeyArray,
     ):
         self.net = Mlp(
@@ -45,6 +47,7 @@ class MlpCategorical(eqx.Module):
             last_gain=head_gain,
             activation=activation,
             initialisation=initialisation,
+            norm=norm,
             key=key,
         )
 
@@ -55,7 +58,7 @@ class MlpCategorical(eqx.Module):
 class MlpMultiCategorical(eqx.Module):
     """obs [...] (flattened) ↦ MultiCategorical with so many actions in each part.
 
-    sizes: of the parts.  hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    sizes: of the parts.  hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     """
 
     net: Mlp
@@ -72,7 +75,7 @@ class MlpMultiCategorical(eqx.Module):
 class MlpBernoulli(eqx.Module):
     """obs [...] (flattened) ↦ Bernoulli over `actions` switches.
 
-    hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     """
 
     net: Mlp
@@ -87,7 +90,7 @@ class MlpBernoulli(eqx.Module):
 class MlpGaussian(eqx.Module):
     """obs [...] (flattened) ↦ diagonal Gaussian on ℝᵈ with a state-independent ln σ (Schulman et al. 2015).
 
-    hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
+    hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     log_std: [d], the logarithm of σ in the units of the action, the same in every state, trained.
     """
 
@@ -104,6 +107,7 @@ class MlpGaussian(eqx.Module):
         head_gain: float = HEAD_GAIN,
         activation: str = "tanh",
         initialisation: str = "orthogonal",
+        norm: bool = False,
         key: PRNGKeyArray,
     ):
         self.net = Mlp(
@@ -113,6 +117,7 @@ class MlpGaussian(eqx.Module):
             last_gain=head_gain,
             activation=activation,
             initialisation=initialisation,
+            norm=norm,
             key=key,
         )
         self.log_std = jnp.full(actions, initial_log_std, jnp.float32)

@@ -7,16 +7,22 @@ policy = spec.build(key)
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
 from steepest.policies.heads import Head, head_for
+from steepest.policies.images import is_image
+from steepest.policies.network_policy import NetworkPolicy
 from steepest.policies.networks import (
     HEAD_GAIN,
     MlpBernoulli,
@@ -26,15 +32,20 @@ from steepest.policies.networks import (
     MlpPolicy,
 )
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space
+from steepest.policies.trunks import Layers, network_for
+from steepest.spaces import Box, Discrete, Joint, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
-    head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all.  action: the space, of kind "mlp"; a file has it beside this."""
+    head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
+    action, how many values each, `actions` in all.  action: the space, of kinds "mlp" and "network"; a file has it
+    beside this.
+
+    Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
+    observation: the space, which a file has beside this too."""
 
     kind: str
     inputs: int
@@ -45,6 +56,10 @@ class PolicySpec:
     activation: str = "tanh"
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
+    norm: bool = False
+    network: str = "mlp"
+    channels: str = "auto"
+    observation: Space | None = None
     action: Space | None = None
 
     @classmethod
@@ -54,19 +69,26 @@ class PolicySpec:
         action: Space,
         hidden: tuple[int, ...] = (64, 64),
         initial_log_std: float = -0.5,
+        network: str = "auto",
+        channels: str = "auto",
         **networks: Any,
     ) -> PolicySpec:
-        """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
+        """The policy that fits the spaces: a table from states to actions, else a network.
 
-        networks: head_gain, activation, initialisation.
+        network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm.
         """
-        if isinstance(observation, Discrete):
-            if not isinstance(action, Discrete):
-                what = type(action).__name__
-                raise UsageError(
-                    f"a policy from Discrete observations to {what} actions is not built in: give your own"
-                )
+        network = network_for(observation, network, channels)
+        if isinstance(observation, Discrete) and isinstance(action, Discrete):
             return cls("tabular", observation.n, action.n, (), 0.0)
+        if isinstance(observation, Discrete) or not is_simple(observation, network):
+            activation = networks.pop("activation", "auto")
+            log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
+            units = () if is_image(observation) and network != "mlp" else tuple(hidden)
+            return cls(
+                "network", 1, 1, units, log_std, activation=activation, network=network, channels=channels,
+                observation=observation, action=action, **networks,
+            )  # fmt: skip
+        networks = {**networks, "activation": Layers(networks.get("activation", "auto")).settled("tanh").activation}
         inputs = math.prod(observation.shape)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
@@ -86,13 +108,15 @@ class PolicySpec:
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
-        return {name: value for name, value in asdict(replace(self, action=None)).items() if name != "action"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("observation", "action")}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], action: Space | None = None) -> PolicySpec:
+    def from_record(
+        cls, record: dict[str, Any], observation: Space | None = None, action: Space | None = None
+    ) -> PolicySpec:
         """The specification in a JSON record; UsageError for an unknown kind or anything that is not one.
 
-        action: the space that the file has beside it.
+        observation, action: the spaces that the file has beside it.
         """
         try:
             spec = cls(
@@ -105,7 +129,11 @@ class PolicySpec:
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
-                action=action if record["kind"] == "mlp" else None,
+                norm=bool(record.get("norm", False)),
+                network=str(record.get("network", "mlp")),
+                channels=str(record.get("channels", "auto")),
+                observation=observation if record["kind"] == "network" else None,
+                action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
@@ -115,13 +143,45 @@ class PolicySpec:
     @property
     def networks(self) -> dict[str, Any]:
         """What the constructors of the networks take of it."""
-        return {"head_gain": self.head_gain, "activation": self.activation, "initialisation": self.initialisation}
+        names = ("head_gain", "activation", "initialisation", "norm")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def head(self) -> Head:
         """What makes distributions over the actions of the space."""
         assert self.action is not None
         return head_for(self.action, self.initial_log_std)
+
+    def weights(self) -> int:
+        """How many numbers the policy has; see `weights`."""
+        return weights(lambda: self.build(jax.random.key(0)))
+
+
+def is_simple(observation: Space, network: str) -> bool:
+    """Whether a network of dense layers takes it as it is: a state, or a vector of numbers of one kind.  network: as
+    settled by `network_for`."""
+    vector = isinstance(observation, Box) and observation.inside is np.float32
+    return network == "mlp" and (vector or isinstance(observation, Discrete))
+
+
+def weights(build: Callable[[], Any]) -> int:
+    """How many numbers are in what `build` gives; it is traced, and nothing is allocated. Raises UsageError where it
+    gives nothing."""
+    try:
+        shapes = jax.tree.leaves(eqx.filter_eval_shape(build))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"there is no network of this form: {error!s:.200}") from error
+    return sum(math.prod(leaf.shape) for leaf in shapes if isinstance(leaf, jax.ShapeDtypeStruct))
+
+
+def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:
+    if spec.observation is None or spec.action is None:
+        raise UsageError("a policy of the kind network has spaces, this one has none")
+    how = Layers(spec.activation, spec.initialisation, spec.norm, spec.channels)
+    return NetworkPolicy.for_spaces(
+        spec.observation, spec.action, spec.hidden, network=spec.network, how=how, head_gain=spec.head_gain,
+        initial_log_std=spec.initial_log_std, key=key,
+    )  # fmt: skip
 
 
 kinds: Registry = Registry("policy")
@@ -135,4 +195,5 @@ kinds.add(
     "mlp-gaussian",
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )
+kinds.add("network", _network)
 kinds.add("mlp", lambda s, key: MlpPolicy(s.inputs, s.head, s.hidden, **s.networks, key=key))

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -29,13 +30,14 @@ _CLIP = 10.0
 
 class Weights(NamedTuple):
     """layers: (W [in,out], b [out]) of each.  activation: between them.  log_std: [d] of a Gaussian, else None.
-    shift, scale: of the observations, or None."""
+    shift, scale: of the observations, or None.  norm: of what comes before an activation."""
 
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
     activation: str
     log_std: NDArray[np.float32] | None
     shift: NDArray[np.float32] | None
     scale: NDArray[np.float32] | None
+    norm: bool = False
 
 
 class Head(NamedTuple):
@@ -88,9 +90,23 @@ def multi_categorical(sizes: Sequence[int]) -> Head:
     return Head(_gumbel, functools.partial(_most_each, list(accumulate(sizes))[:-1]))
 
 
+def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def _normalised(x: NDArray[np.float32]) -> None:
+    """`steepest.layers.layer_norm` of each row, in place."""
+    x -= x.mean(axis=-1, keepdims=True)
+    x /= np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + np.float32(1e-5))
+
+
+_GELU = np.float32(2 * math.sqrt(2 / math.pi))
 _ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
     "tanh": lambda x: np.tanh(x, out=x),
     "relu": lambda x: np.maximum(x, 0.0, out=x),
+    "elu": lambda x: np.copyto(x, np.expm1(np.minimum(x, 0.0)), where=x < 0),
+    "silu": lambda x: np.multiply(x, _sigmoid(x), out=x),
+    "gelu": lambda x: np.multiply(x, _sigmoid(_GELU * (x + np.float32(0.044715) * x**3)), out=x),
 }
 """In place, by the names of `steepest.layers`."""
 
@@ -106,7 +122,8 @@ class MlpActor:
         layers = [(np.asarray(layer.weight), np.asarray(layer.bias)) for layer in params.net.layers]
         log_std = getattr(params, "log_std", None)
         shift, scale = (None, None) if scaling is None else (scaling.shift.ravel(), scaling.scale.ravel())
-        return Weights(layers, params.net.activation, None if log_std is None else np.asarray(log_std), shift, scale)
+        log_std = None if log_std is None else np.asarray(log_std)
+        return Weights(layers, params.net.activation, log_std, shift, scale, params.net.norm)
 
     def begin(self, weights: Weights, entropy: Sequence[int], steps: int, envs: int) -> None:
         """See `Actor`."""
@@ -133,5 +150,7 @@ class MlpActor:
         for (matrix, bias), units in zip(weights.layers, self._units, strict=True):
             x = np.add(np.matmul(x, matrix, out=units), bias, out=units)
             if units is not last:
+                if weights.norm:
+                    _normalised(x)
                 self._activate(x)
         return last

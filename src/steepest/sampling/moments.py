@@ -19,21 +19,23 @@ from steepest.normaliser import EPSILON, Normaliser, Scaling
 
 
 class Moments(NamedTuple):
-    """seen: how many.  mean, m2: [...], m2 the sum of squares. float32."""
+    """seen: how many.  mean, m2: [...], m2 the sum of squares. float32.  alone: as of a `Scaling`."""
 
     seen: Array
     mean: Array
     m2: Array
+    alone: Any = None
 
     @classmethod
     def of(cls, normaliser: Normaliser) -> Moments:
         """Those of the host."""
         seen, mean, m2 = (jnp.asarray(x, jnp.float32) for x in (normaliser.count, normaliser.mean, normaliser.m2))
-        return cls(seen, mean, m2)
+        return cls(seen, mean, m2, None if normaliser.alone is None else jnp.asarray(normaliser.alone))
 
     def on_host(self) -> Normaliser:
         """For the host."""
-        return Normaliser(float(self.seen), np.asarray(self.mean, np.float64), np.asarray(self.m2, np.float64))
+        mean, m2 = np.asarray(self.mean, np.float64), np.asarray(self.m2, np.float64)
+        return Normaliser(float(self.seen), mean, m2, None if self.alone is None else np.asarray(self.alone))
 
     def updated(self, x: Float[Array, "n ..."]) -> Moments:
         """With [n,…] merged in."""
@@ -41,13 +43,13 @@ class Moments(NamedTuple):
         delta = jnp.mean(apart, axis=0)
         total = self.seen + x.shape[0]
         m2 = jnp.sum((apart - delta) ** 2, axis=0) + delta**2 * (self.seen * (x.shape[0] / total))
-        return Moments(total, self.mean + delta * (x.shape[0] / total), self.m2 + m2)
+        return Moments(total, self.mean + delta * (x.shape[0] / total), self.m2 + m2, self.alone)
 
     def scaling(self) -> Scaling:
         """As `Normaliser.scaling`."""
         variance = jnp.where(self.seen > 0, self.m2 / jnp.maximum(self.seen, 1.0), 1.0)
         scale = jnp.where(variance > 0, 1.0 / jnp.sqrt(variance + EPSILON), 1.0)
-        return Scaling(self.mean, scale)
+        return Scaling(self.mean, scale, self.alone)
 
     def deviation(self) -> Array:
         """As `RewardScale.value`."""

@@ -18,12 +18,6 @@ def describe(space: Any, role: str) -> Space:
 
     Raises UsageError for a space that no policy here takes, naming those it does, and the part of a Dict or Tuple.
     """
-    kind = type(space).__name__
-    if role == "observation" and kind in ("MultiDiscrete", "MultiBinary", "Dict", "Tuple"):
-        supported = "Discrete and Box (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
-        raise _unsupported(role, space, "", f"supported: {supported}")
-    if role == "observation" and kind == "Box" and len(space.shape) == 3 and space.dtype == np.uint8:
-        raise _unsupported(role, space, "", "images need a convolutional policy, which there is not yet")
     return _part(space, role, "", space)
 
 
@@ -49,8 +43,6 @@ def _part(space: Any, role: str, path: str, whole: Any) -> Space:
         parts = tuple(_part(space.spaces[name], role, f"{path}{kind}[{name!r}].", whole) for name in names)
         return Joint(parts, names if isinstance(names, tuple) else None)
     supported = "Discrete, Box, MultiDiscrete and MultiBinary of one axis, and Tuple and Dict of these"
-    if not path and role == "observation":
-        supported = "Discrete and Box (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
     raise _unsupported(role, whole, path + kind, f"supported: {supported}")
 
 

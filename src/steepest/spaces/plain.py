@@ -108,7 +108,11 @@ class Box:
     low: NDArray[Any]
     high: NDArray[Any]
     dtype: str = "float32"
-    inside = np.float32
+
+    @property
+    def inside(self) -> Any:
+        """float32 in a rollout; images of bytes, of three axes or more, stay bytes."""
+        return np.uint8 if self.dtype == "uint8" and len(self.shape) >= 3 else np.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,6 +122,6 @@ class Box:
         """The action clipped to the bounds, in the environment's dtype. Never seen by the update."""
         return np.clip(np.asarray(action), self.low, self.high).astype(self.dtype)
 
-    def from_environment(self, obs: Any) -> NDArray[np.float32]:
-        """Observations are float32 from here on: a copy, since vector environments re-use their buffers."""
-        return np.array(obs, np.float32)
+    def from_environment(self, obs: Any) -> NDArray[Any]:
+        """Observations in their dtype from here on: a copy, since vector environments re-use their buffers."""
+        return np.array(obs, self.inside)

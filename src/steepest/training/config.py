@@ -121,15 +121,22 @@ class PolicyConfig:
     """The policy network."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """Between the layers."""
+    """mlp: units of each hidden layer."""
+    activation: Literal["auto", "tanh", "relu", "elu", "silu", "gelu"] = "auto"
+    """Between the layers. auto: tanh, and relu in convolutional networks."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
     head_gain: float = 0.01
     """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action."""
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
+    a table from states to actions, whatever is said here."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Where an image has its channels. auto: the smaller of the first and the last axis."""
+    layer_norm: bool = False
+    """Normalise the units of a layer before each activation; nothing is trained in it."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +144,9 @@ class CriticConfig:
     """The value function and its fit."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    activation: Literal["tanh", "relu"] = "tanh"
-    """Between the layers."""
+    """mlp: units of each hidden layer."""
+    activation: Literal["auto", "tanh", "relu", "elu", "silu", "gelu"] = "auto"
+    """Between the layers, as of the policy's."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers, as of the policy's."""
     fit: Literal["adam", "gauss-newton"] = "adam"
@@ -158,6 +165,10 @@ class CriticConfig:
     """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
     newton_damping: float = 1e-3
     """Gauss–Newton: λ at least, added to the matrix, relative to its curvature along the gradient; at most 1."""
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    """As of the policy, with weights of its own; auto: that of the policy."""
+    layer_norm: bool = False
+    """As of the policy's."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ The file is a checkpoint of the moment before, and beside it what the update was
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +24,13 @@ from steepest.geometry import Reason
 from steepest.linear import Status
 from steepest.normaliser import Scaling
 from steepest.parameters import split
+from steepest.policies.images import is_image
+from steepest.policies.specification import weights
 from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
-from steepest.spaces import Space
+from steepest.spaces import Joint, Space
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
@@ -37,7 +38,7 @@ from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
 from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent, restore_snapshot
-from steepest.training.recorded import check_size, progress_of, update_of
+from steepest.training.recorded import check_size, check_weights, progress_of, update_of
 from steepest.worlds import make_world
 from steepest.worlds.functional.world import FunctionalWorld
 
@@ -102,7 +103,7 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
+    _check_critic(config, agent.observation, arrays)
     learner = learner_of(config, algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
@@ -120,6 +121,13 @@ def load_update(
     _, _, step, _ = learner.improve(state, *given)
     step = of_step(jax.tree.map(np.asarray, step))
     return Replayed(learner, state, given, step, said["report"], info, ahead or 0)
+
+
+def _check_critic(config: TrainConfig, observation: Space, arrays: Arrays) -> None:
+    """Raise RunError where the critic would be larger than the file."""
+    if not is_image(observation):
+        check_size((1, *config.critic.hidden, 1), arrays, "critic")
+    check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
 
 
 def _made_again(
@@ -143,11 +151,12 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Sp
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
     stand = np.zeros(observation.shape, np.float32)
+    scaling = Scaling(stand, stand, stand > 0 if isinstance(observation, Joint) else None)
     found: dict[str, Any] = {}
     for name, like in {
         "rollout": rollout,
-        "acted": Scaling(stand, stand),
-        "refreshed": Scaling(stand, stand),
+        "acted": scaling,
+        "refreshed": scaling,
         "reward_scale": np.zeros((), np.float32),
         "key": jax.random.key(0),
         "limited": Limited(*(np.float32(0),) * 3),

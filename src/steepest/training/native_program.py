@@ -22,7 +22,7 @@ from steepest.batch import Rollout
 from steepest.distributions import FromNoise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
-from steepest.spaces import Discrete
+from steepest.spaces import Box
 from steepest.training.engine import ACT, FIT, key_of
 from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
 from steepest.worlds.functional.copies import Copies
@@ -170,9 +170,9 @@ def _with_rewards(kept: RewardMoments, rollout: Rollout, gamma: float) -> Reward
 
 def _broken(copies: Copies, rollout: Rollout) -> Array:
     """[3,B] of each copy, whether an action, an observation or a reward was not what it must be."""
-    obs = rollout.next_obs
-    wrong = (
-        (obs < 0) | (obs >= copies.observation.n) if isinstance(copies.observation, Discrete) else ~jnp.isfinite(obs)
-    )
+    obs, form = rollout.next_obs, copies.observation
+    wrong = ~jnp.isfinite(obs)
+    if not isinstance(form, Box):
+        wrong |= np.isfinite(form.counts) & ((obs < 0) | (obs >= form.counts))
     flags = ~jnp.isfinite(rollout.action), wrong, ~jnp.isfinite(rollout.reward)
     return jnp.stack([jnp.any(flag, axis=tuple(a for a in range(flag.ndim) if a != 1)) for flag in flags])

@@ -168,11 +168,11 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         return None
     try:
         observation, action = space_of(info, "observation"), space_of(info, "action")
-        spec = PolicySpec.from_record(_object(info, "policy"), action)
+        spec = PolicySpec.from_record(_object(info, "policy"), observation, action)
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
-        own = PolicySpec.for_spaces(observation, action)
+        own = PolicySpec.for_spaces(observation, action, network=spec.network, channels=spec.channels)
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )
@@ -181,12 +181,19 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
     if not fits:
         raise RunError(f"the checkpoint's policy is damaged: {spec!r:.200} does not fit its spaces")
     check_size(sizes, arrays, "policy")
+    if spec.kind == "network":
+        check_weights(spec.weights(), arrays, "policy")
     return spec
 
 
 def check_size(sizes: Sequence[int], arrays: dict[str, np.ndarray], what: str) -> None:
     """Raise RunError for a network with layers of these sizes that has more weights than the file has numbers."""
-    weights, held = sum(a * b for a, b in pairwise(sizes)), sum(array.size for array in arrays.values())
+    check_weights(sum(a * b for a, b in pairwise(sizes)), arrays, what)
+
+
+def check_weights(weights: int, arrays: dict[str, np.ndarray], what: str) -> None:
+    """Raise RunError for a network of more weights than the file has numbers."""
+    held = sum(array.size for array in arrays.values())
     if weights > held:
         raise RunError(f"the checkpoint's {what} is damaged: it would have {weights} weights, the file has {held}")
 

@@ -42,7 +42,19 @@ def to_record(config: Any) -> dict[str, Any]:
 
 def from_record(record: Any) -> TrainConfig:
     """The configuration of a JSON record. Raises UsageError for a field that is missing, unknown or of another type."""
-    return _build(TrainConfig, record, "config")
+    return _build(TrainConfig, _since_networks(record), "config")
+
+
+def _since_networks(record: Any) -> Any:
+    """The record of a run whose networks had no names: all were MLPs, of images too."""
+    if not isinstance(record, dict):
+        return record
+    named = {
+        part: {"network": "mlp", **value}
+        for part in ("policy", "critic")
+        if isinstance(value := record.get(part), dict)
+    }
+    return {**record, **named}
 
 
 def _paths(config: Any, prefix: str = "") -> Iterator[str]:

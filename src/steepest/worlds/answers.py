@@ -10,7 +10,6 @@ import traceback
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 _SHORT, _LONG = 120, 500
 """Characters of a value, and of what an error says."""
@@ -45,14 +44,6 @@ def not_finite(kind: str, array: np.ndarray, raw: Any) -> dict[int, Wrong]:
         what = f"returned {article} {kind} that is not finite: {raw[i, *entry]}{where}"
         wrong.setdefault(i, Wrong(kind, what, f"{kind} {short(raw[i])}"))
     return wrong
-
-
-def outside(space: Any, obs: np.ndarray, raw: np.ndarray) -> dict[int, Wrong]:
-    """States that are none.  space: of an observation.  obs: [B] counted from 0.  raw: as they were returned."""
-    if not isinstance(space, Discrete):
-        return {}
-    beyond = np.flatnonzero((obs < 0) | (obs >= space.n)).tolist()
-    return {i: Wrong("observation", f"returned the state {raw[i]}, which is not in {space}") for i in beyond}
 
 
 def misfit(space: Any, obs: np.ndarray) -> Wrong:

@@ -5,8 +5,9 @@
     SAME_STEP   the reset obs                           the final obs is in info["final_obs"]
     DISABLED    the final obs                           we reset the finished ones by options["reset_mask"]
 
-Actions are clipped to the bounds of the space on the way in, and nowhere else. Observations leave as float32, or int32
-state indices; every array is checked once, so that nothing that is not finite gets any further: see `faults.py`.
+Actions are clipped to the bounds of the space on the way in, and nowhere else. Observations leave as float32, int32
+state indices or uint8 images, those of a Dict or Tuple as one vector (`observing.py`); every array is checked once, so
+that nothing that is not finite gets any further: see `faults.py`.
 Environments in this process are stepped without Gymnasium's own loop where that does the same (`lockstep.py`).
 """
 
@@ -21,10 +22,11 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from steepest import spaces
 from steepest.errors import RunError, UsageError
 from steepest.spaces import Joint
-from steepest.worlds.answers import Wrong, misfit, not_finite, outside, raised, short
+from steepest.worlds.answers import Wrong, not_finite, raised, short
 from steepest.worlds.costs import reported_costs
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
 from steepest.worlds.lockstep import Lockstep, culprit
+from steepest.worlds.observing import Misfit, Reader, first_misfit
 from steepest.worlds.world import Transition, environment_seeds
 
 
@@ -47,9 +49,10 @@ class GymnasiumWorld:
         self.action_space = env.single_action_space
         self._env = env
         self._first, self._total = 0, env.num_envs
-        self._observe = _described(self.name, self.observation_space, "observation").from_environment
+        self.reader = Reader(self.observation_space, _described(self.name, self.observation_space, "observation"))
+        self._observe = self.reader.inside
         self._action = _described(self.name, self.action_space, "action")
-        self._shape = (self.envs, *(self.observation_space.shape or ()))
+        self._shape = (self.envs, *self.reader.shape)
         mode = _autoreset_mode(self.name, env)
         self._settle = {
             AutoresetMode.NEXT_STEP: self._settle_next_step,
@@ -58,7 +61,7 @@ class GymnasiumWorld:
         }[mode]
         self._lockstep: Lockstep | None = None
         if type(env) is SyncVectorEnv and mode == AutoresetMode.NEXT_STEP:
-            self._lockstep = Lockstep(env, again)
+            self._lockstep = Lockstep(env, self.reader, again)
         self._stepped: Any = self._lockstep or env
         self._report: Report | None = None
         self._renewed = np.zeros(self.envs, int)  # how often each environment was made again since the last reset
@@ -148,9 +151,10 @@ class GymnasiumWorld:
             raise self._error(None, 'ended, reset itself in the same step, and left no "final_obs" in its info')
         final = obs.copy()
         for i in map(int, np.flatnonzero(done)):
-            if np.shape(info["final_obs"][i]) != self._shape[1:]:
-                raise self._error(i, f"returned a final observation of shape {np.shape(info['final_obs'][i])}")
-            final[i] = self._observe(np.asarray(info["final_obs"][i]))
+            try:
+                final[i] = self._observe(self.reader.one(info["final_obs"][i]))
+            except Misfit as error:
+                raise self._error(i, f"{error}, at the end of an episode") from error
         self.refuse(self._wrong(final, final))
         return final, obs, self._ghost
 
@@ -185,7 +189,12 @@ class GymnasiumWorld:
         return self._action.to_environment(action)
 
     def _shaped(self, raw: Any) -> np.ndarray:
-        raw = np.asarray(raw)
+        if self._lockstep is None:
+            try:
+                raw = self.reader.many(raw)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"observations that are none of {self.observation_space} ({type(error).__name__}: {error})"
+                raise self._error(None, f"returned {what}") from error
         if raw.shape != self._shape or raw.dtype.kind not in "fiub":
             what = f"observations of shape {raw.shape} and dtype {raw.dtype}"
             raise self._error(None, f"returned {what}; expected {self._shape} of {self.observation_space}")
@@ -199,7 +208,7 @@ class GymnasiumWorld:
 
     def _wrong(self, obs: np.ndarray, raw: np.ndarray) -> dict[int, Wrong]:
         """Rows of observations that are none.  obs: [n,…] in our dtype.  raw: as they were returned."""
-        return {**not_finite("observation", obs, raw), **outside(self.observation_space, obs, raw)}
+        return {**not_finite("observation", obs, raw), **self.reader.outside(obs, raw)}
 
     def _silent(self) -> dict[int, Wrong]:
         """Who did not answer the last call, or not so that there was anything to look at."""
@@ -264,17 +273,9 @@ class GymnasiumWorld:
             index, stacking = culprit(error)
             what = raised(error).what
             if stacking:
-                index, what = self._misfit() or (None, f"returned observations that cannot be stacked: {error}")
+                what = f"returned observations that cannot be stacked: {error}"
+                index, what = first_misfit(self._env.unwrapped, self.reader) or (None, what)
             raise self._error(index, what) from error
-
-    def _misfit(self) -> tuple[int, str] | None:
-        """Which of a SyncVectorEnv's environments broke its space's promise; None if that cannot be known."""
-        space: Any = self.observation_space
-        for i, obs in enumerate(getattr(self._env.unwrapped, "_env_obs", ())):
-            obs = np.asarray(obs)
-            if obs.shape != space.shape or not np.can_cast(obs.dtype, space.dtype, "same_kind"):
-                return i, misfit(space, obs).what
-        return None
 
 
 def name_of(env: Any) -> str:

@@ -144,7 +144,7 @@ class GymnasiumStates:
         for i in map(int, np.flatnonzero(running)):
             try:
                 raw, reward[i], terminated[i], truncated[i], _ = world._env.envs[i].step(given[i])
-                obs[i] = world._observe(np.asarray(raw))
+                obs[i] = world._observe(world.reader.one(raw))
             except Exception as error:
                 world.refuse({i: raised(error)})
         paid = world._rewards(reward)
@@ -167,8 +167,8 @@ class GymnasiumStates:
 
     def _check_standing(self, state: EnvironmentState) -> None:
         world = self._world
-        expected = world._observe(np.zeros(world._shape[1:], world.observation_space.dtype))
-        if state.obs.shape != expected.shape or state.obs.dtype != expected.dtype or type(state.ended) is not bool:
+        form = world.reader.form
+        if state.obs.shape != form.shape or state.obs.dtype != form.inside or type(state.ended) is not bool:
             raise ValueError(f"an observation {state.obs.dtype}{list(state.obs.shape)}")
 
 

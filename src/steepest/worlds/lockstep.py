@@ -19,18 +19,20 @@ from gymnasium.vector import SyncVectorEnv
 
 from steepest.worlds.answers import Wrong, misfit, no_answer, no_number, raised
 from steepest.worlds.costs import KEY
+from steepest.worlds.observing import Misfit, Reader
 
 
 class Lockstep:
-    """env: its environments are stepped here; its flags remain in force.  again: makes one more of them, or None.
+    """env: its environments are stepped here; its flags remain in force.  reader: of their observations.  again: makes
+    one more of them, or None.
 
     wrong: of the last call, by index; their rows are 0.  at: at[0] is the environment that is being called now, counted
     from `first`.
     """
 
-    def __init__(self, env: SyncVectorEnv, again: Callable[[], Any] | None = None):
-        space: Any = env.single_observation_space
-        self._env, self._space, self._shape, self._dtype = env, space, space.shape, space.dtype
+    def __init__(self, env: SyncVectorEnv, reader: Reader, again: Callable[[], Any] | None = None):
+        self._env, self._space, self._shape, self._dtype = env, reader.space, reader.shape, reader.dtype
+        self._read: Callable[[Any], np.ndarray] = np.asarray if reader.joint is None else reader.one
         self._fitting: Any = self._dtype  # the dtype that was seen last
         self._paying: type = float  # the same of rewards
         self._nothing = np.zeros(self._shape, self._dtype)
@@ -54,7 +56,7 @@ class Lockstep:
         obs, reward = np.empty((count, *self._shape), self._dtype), np.zeros(count)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
         costs, wrong = dict[int, Any](), dict[int, Wrong]()
-        at, first, shape, paying = self.at, self.first, self._shape, self._paying
+        at, first, shape, paying, read = self.at, self.first, self._shape, self._paying, self._read
         for i, (one, ended) in enumerate(zip(env.envs, env._autoreset_envs.tolist(), strict=True)):
             at[0] = first + i
             try:
@@ -71,7 +73,7 @@ class Lockstep:
                         wrong[i], obs[i] = no_number(pay), 0
                         continue
                     reward[i] = pay
-                raw = np.asarray(raw)
+                raw = read(raw)
                 if raw.shape != shape or not (raw.dtype is self._fitting or self._fits(raw.dtype)):
                     wrong[i], obs[i], reward[i] = misfit(self._space, raw), 0, 0
                     continue
@@ -79,7 +81,7 @@ class Lockstep:
                 if KEY in info:
                     costs[i] = info[KEY]
             except Exception as error:
-                wrong[i], obs[i], reward[i] = no_answer(answer, error), 0, 0
+                wrong[i], obs[i], reward[i] = _none(answer, error), 0, 0
         self.wrong = wrong
         env._autoreset_envs = terminated | truncated
         return obs, reward, terminated, truncated, _stacked(costs, count) if costs else {}
@@ -106,9 +108,9 @@ class Lockstep:
             return self._nothing, raised(error)
         try:
             raw, _ = answer
-            raw = np.asarray(raw)
+            raw = self._read(raw)
         except Exception as error:
-            return self._nothing, no_answer(answer, error)
+            return self._nothing, _none(answer, error)
         if raw.shape != self._shape or not self._fits(raw.dtype):
             return self._nothing, misfit(self._space, raw)
         return raw, None
@@ -125,6 +127,10 @@ class Lockstep:
             return False
         self._paying = type(reward)
         return True
+
+
+def _none(answer: Any, error: Exception) -> Wrong:
+    return error.wrong if isinstance(error, Misfit) else no_answer(answer, error)
 
 
 def _nowhere() -> MutableSequence[int]:

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
-from steepest.spaces import Box, Discrete, Joint, Space, describe
+from steepest.spaces import Box, Joint, Space, describe
 from steepest.worlds.functional.protocol import FunctionalEnvironment, name_of
 
 
@@ -123,9 +123,7 @@ class Copies:
         return jax.tree.unflatten(self._structure, leaves)
 
     def _observe(self, obs: Any) -> Array:
-        if isinstance(self.observation, Discrete):
-            return jnp.asarray(obs, jnp.int32) - self.observation.start
-        return jnp.asarray(obs, jnp.float32)
+        return _observed(self.observation, obs)
 
     def _actuate(self, action: Any) -> Any:
         return _actuated(self.action, action)
@@ -135,7 +133,7 @@ class Copies:
         key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
         action = jax.ShapeDtypeStruct(self.action.shape, self.action.inside)
         env, params = self.environment, self._params(self.tables)
-        obs, first = self._traced("reset", lambda k: env.reset(k, params), key)
+        obs, first = self._traced("reset", lambda k: _seen(self.observation, env.reset(k, params)), key)
         _same(f"{self.name}'s reset", "observation", obs, self.observation)
 
         def step(key: Any, state: Any, action: Any) -> Any:
@@ -182,6 +180,22 @@ class Copies:
 def first_stand(copies: Copies, tables: Any, key: PRNGKeyArray, count: int) -> Stand:
     """`count` copies at the beginning of their first episodes."""
     return copies.begin(tables, jax.random.split(key, count), jnp.zeros(count, jnp.uint32))
+
+
+def _seen(space: Space, answer: Any) -> Any:
+    """The answer of a reset, its observation as one array where its space has parts."""
+    obs, state = answer
+    return (_observed(space, obs) if isinstance(space, Joint) else obs), state
+
+
+def _observed(space: Space, obs: Any) -> Array:
+    """`from_environment` in JAX, of one observation."""
+    if isinstance(space, Joint):
+        pairs = zip(space.parts, space.pieces(obs), strict=True)
+        return jnp.concatenate([jnp.ravel(_observed(part, piece)).astype(jnp.float32) for part, piece in pairs])
+    if isinstance(space, Box):
+        return jnp.asarray(obs, space.inside)
+    return jnp.asarray(obs, jnp.int32) - space.offset.astype(np.int32)
 
 
 def _actuated(space: Space, action: Any) -> Any:

@@ -1,0 +1,49 @@
+"""Any network with any head:  π(·|s) = head(W·trunk(s) + β)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from steepest.distributions import Distribution
+from steepest.layers import Dense
+from steepest.policies.heads import Head, head_for
+from steepest.policies.networks import HEAD_GAIN
+from steepest.policies.trunks import ORDINARY, Layers, Trunk, trunk_for
+from steepest.spaces import Space
+
+
+class NetworkPolicy(eqx.Module):
+    """obs ↦ distribution.  trunk: obs ↦ features.  last: the layer that makes the parameters of `head` of them."""
+
+    trunk: Trunk
+    last: Dense
+    head: Head
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation: Space,
+        action: Space,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        network: str = "auto",
+        how: Layers = ORDINARY,
+        head_gain: float = HEAD_GAIN,
+        initial_log_std: float = -0.5,
+        key: PRNGKeyArray,
+    ) -> NetworkPolicy:
+        """With first weights.  hidden, network, how: as of `trunk_for`.  head_gain: of the last layer.
+        initial_log_std: of a Box action."""
+        head = head_for(action, initial_log_std)
+        keys = jax.random.split(key)
+        trunk = trunk_for(observation, network, hidden, how, key=keys[0])
+        gain = {"gain": head_gain, "initialisation": how.initialisation}
+        last = Dense(trunk.features, head.outputs, **gain, key=keys[1])
+        return cls(trunk, last, head)
+
+    def __call__(self, obs: Any) -> Distribution:
+        return self.head(self.last(self.trunk(obs)))
