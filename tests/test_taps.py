@@ -79,14 +79,15 @@ def test_inputs_and_cotangents_give_the_whole_gradient(make: Any) -> None:
             np.testing.assert_allclose(rows.sum(axis=(0, 1)), leaves[tap.bias], rtol=1e-10, atol=1e-12)
 
 
-def test_a_convolution_is_the_one_that_everybody_computes() -> None:
-    layer = double(Conv(2, 3, 3, stride=2, key=jax.random.key(0)))
-    image = np.random.default_rng(0).normal(size=(9, 7, 2))
-    found = np.asarray(layer(image))
-    assert found.shape == (4, 3, 3)
-    for i, j in np.ndindex(4, 3):
-        patch = image[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
-        np.testing.assert_allclose(found[i, j], np.einsum("hwc,hwco->o", patch, layer.weight), rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+def test_a_convolution_is_the_one_that_everybody_computes(padding: str) -> None:
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(9, 7, 2)))
+    for size, stride in ((3, 2), (2, 1), (4, 3), (3, 1)):
+        layer = double(Conv(2, 3, size, stride=stride, padding=padding, key=jax.random.key(0)))
+        how: Any = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        turned = jax.lax.conv_general_dilated(image[None], layer.weight, (stride, stride), padding, **how)
+        expected = turned[0] + layer.bias
+        np.testing.assert_allclose(layer(image), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_nothing_changes_for_who_does_not_listen() -> None:
@@ -95,10 +96,6 @@ def test_nothing_changes_for_who_does_not_listen() -> None:
     local.taps()
     distribution: Any = local.distribution
     np.testing.assert_array_equal(distribution.logits, jax.vmap(policy)(obs).logits)
-    silent = str(jax.make_jaxpr(jax.vmap(policy))(obs))
-    heard = str(jax.make_jaxpr(lambda images: linearise(policy, images).taps().inputs)(obs))
-    assert silent.count("conv_general_dilated[") == 2  # the patches are cut for listeners alone
-    assert heard.count("conv_general_dilated[") > 2
 
 
 class Odd(eqx.Module):

@@ -22,7 +22,7 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest.errors import UsageError
-from steepest.layers import ACTIVATIONS, Conv, Dense, layer_norm
+from steepest.layers import ACTIVATIONS, Conv, Dense, layer_norm, windows
 from steepest.names import unknown
 from steepest.policies.encoder import Parts, Within, has_image, plain_encoder
 from steepest.policies.images import Pixels, is_image
@@ -189,7 +189,7 @@ class Residual(eqx.Module):
 
 def _pooled(x: Float[Array, "H W C"]) -> Array:
     """The greatest of 3×3 at every other place: [⌈H/2⌉, ⌈W/2⌉, C]."""
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
+    return jnp.max(jnp.stack(windows(x, (3, 3), 2, "SAME", -jnp.inf)), axis=0)
 
 
 NETWORKS: dict[str, tuple[tuple[tuple[int, int, int], ...], int]] = {

@@ -188,7 +188,8 @@ class TrainConfig:
     """Everything that decides what a run does."""
 
     env: tyro.conf.Positional[str]
-    """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0."""
+    """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0. Of
+    stack:4:CartPole-v1 the last four observations are one."""
     algorithm: str = "trpo"
     """pg, npg, covariant, natural-actor-critic, q-npg, acktr, trpo, mirror-descent, cpo or trpo-lagrangian."""
     steps: int = 1_000_000

@@ -6,6 +6,7 @@ already is all there is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,14 +16,18 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
+from steepest.worlds.stacking import FrameStack
 
 
-def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
+def make_gymnasium(
+    spec: Any, envs: int | None = None, *, stack: int | None = None, called: str | None = None, **kwargs: Any
+) -> GymnasiumWorld:
     """A world of `envs` environments, stepped one after the other in this process.
 
     spec: a registered id (also `module:EnvId`), a factory () → Env, an Env, or a VectorEnv. The last two exist already:
         `envs` may only repeat what they are.
     envs: how many; 1 if not said, or as many as the VectorEnv has.
+    stack, called: of an id, so many observations are shown as one, and the world is called so.
     kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id (it suggests the closest), a missing package (it says which extra to install), a
@@ -37,8 +42,8 @@ def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> Gymnasi
             )
         return GymnasiumWorld(spec if isinstance(spec, VectorEnv) else _from_factory(lambda: spec, 1, {}))
     if isinstance(spec, str):
-        env = _from_id(spec, 1 if envs is None else envs, kwargs)
-        return GymnasiumWorld(env, spec, again=lambda: _from_id(spec, 1, kwargs).envs[0])
+        env = _from_id(spec, 1 if envs is None else envs, kwargs, stack)
+        return GymnasiumWorld(env, called or spec, again=lambda: _from_id(spec, 1, kwargs, stack).envs[0])
     if not callable(spec):
         raise UsageError(
             f"an environment is an id, a factory, a gymnasium Env or a VectorEnv; got {type(spec).__name__}"
@@ -47,12 +52,21 @@ def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> Gymnasi
     return GymnasiumWorld(env, again=lambda: spec(**kwargs))
 
 
-def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any]) -> Any:
+def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], stack: int | None) -> Any:
+    wrappers = None if stack is None else [functools.partial(FrameStack, count=stack)]
     try:
         # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
         return gymnasium.make_vec(
-            spec, envs, vectorization_mode="sync", vector_kwargs={"copy": False}, disable_env_checker=True, **kwargs
+            spec,
+            envs,
+            vectorization_mode="sync",
+            vector_kwargs={"copy": False},
+            wrappers=wrappers,
+            disable_env_checker=True,
+            **kwargs,
         )
+    except UsageError:
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
         extra = next((name for name in ("mujoco", "box2d") if f".{name}." in entry), None)

@@ -1,11 +1,12 @@
 """From what the user wrote to a world:  `[backend:]name`, a factory, an environment, or a world.
 
     Hopper-v5   gymnasium:Hopper-v5   ALE/Pong-v5   atari:Pong-v5   envpool:Hopper-v5   my_package:MyEnv-v0
-    gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar
+    gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar   stack:4:CartPole-v1
     lambda: MyEnv()   MyEnv()
 
-A prefix that is no backend is Gymnasium's own module form: importing the module registers the id. Other packages add
-backends by entry points of the group "steepest.worlds".
+Before all of it, stack:N: shows the last N observations as one (`stacking.py`). A prefix that is no backend is
+Gymnasium's own module form: importing the module registers the id. Other packages add backends by entry points of the
+group "steepest.worlds".
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 from steepest.errors import UsageError
 from steepest.names import Registry, nearest
-from steepest.worlds.functional.protocol import is_functional
+from steepest.worlds.functional.protocol import is_functional, is_functional_world
+from steepest.worlds.stacking import counted
 from steepest.worlds.world import World
 
 backends: Registry[Callable[..., World]] = Registry("environment backend", "steepest.worlds")
@@ -37,6 +39,9 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         return _same(spec, envs, kwargs)
     if envs is not None and envs < 1:
         raise UsageError(f"envs must be at least 1, got {envs}")
+    stack, inner = counted(spec)
+    if stack is not None:
+        return _stacked(stack, inner, spec, envs, allow_import, kwargs)
     if not isinstance(spec, str):
         return (_functional if is_functional(spec) else backends["gymnasium"])(spec, envs, **kwargs)
     prefix, colon, name = spec.partition(":")
@@ -82,6 +87,22 @@ def _import(module: str, spec: str, allowed: bool) -> None:
 
 def _broken(module: str, spec: str, error: Exception) -> UsageError:
     return UsageError(f"environment {spec!r}: importing {module!r} raised {type(error).__name__}: {error}")
+
+
+def _stacked(count: int, inner: str, spec: str, envs: int | None, allow_import: bool, kwargs: dict[str, Any]) -> World:
+    """The world of "stack:N:inner"."""
+    world = make_world(inner, 1, allow_import=allow_import, **kwargs)
+    if is_functional_world(world):
+        from steepest.worlds.functional.stacking import FunctionalStack
+
+        functional: Any = world
+        environment = FunctionalStack(functional.copies.environment, count)
+        return _functional(environment, envs, name=spec, backend=world.backend)
+    world.close()
+    if world.backend != "gymnasium":
+        raise UsageError(f"{spec!r}: frames of the backend {world.backend!r} are not stacked")
+    name = inner.partition(":")[2] if inner.startswith("gymnasium:") else inner
+    return backends["gymnasium"](name, envs, stack=count, called=spec, **kwargs)
 
 
 def _is_world(spec: Any) -> bool:
