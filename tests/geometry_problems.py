@@ -22,9 +22,11 @@ from steepest.policies import (
     TabularSoftmax,
 )
 from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead, ProductHead
+from steepest.policies.masked import MaskedPolicy
+from steepest.spaces import Discrete, MaskedForm, permitted
 
 POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
-PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product")
+PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product", "mlp-masked")
 """Of several parts: what differs from one is in the distribution alone."""
 
 
@@ -45,6 +47,8 @@ def problem(kind: str) -> tuple[Any, Batch]:
         policy = MlpMultiCategorical(3, (2, 3), (2,), key=key)
     elif kind == "mlp-bernoulli":
         policy = MlpBernoulli(3, 2, (2,), key=key)
+    elif kind == "mlp-masked":
+        policy = MaskedPolicy(MlpCategorical(3, 3, (2,), key=key), MaskedForm((3,), "float64", 3))
     elif kind == "mlp-product":
         heads = CategoricalHead(3), ProductHead((BernoulliHead(1), GaussianHead(jnp.zeros(1))))
         policy = MlpPolicy(3, ProductHead(heads), (2,), key=key)
@@ -57,6 +61,11 @@ def problem(kind: str) -> tuple[Any, Batch]:
         action = rng.integers(0, [2, 3], (n, 2, 2))
     if kind == "mlp-bernoulli":
         action = rng.integers(0, 2, (n, 2, 2))
+    if kind == "mlp-masked":  # one of three is forbidden, and never taken
+        mask = np.ones((n, 3))
+        mask[np.arange(n), rng.integers(0, 3, n)] = 0
+        obs = np.concatenate([obs, mask], axis=1)
+        action = permitted(Discrete(3), action, mask[:, None])
     if kind == "mlp-product":
         action = np.concatenate([rng.integers(0, [3, 2], (n, 2, 2)), rng.normal(size=(n, 2, 1))], axis=2)
     if kind == "mlp-gaussian":

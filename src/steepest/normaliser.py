@@ -20,14 +20,21 @@ _CLIP = 10.0
 
 
 class Scaling(NamedTuple):
-    """What the compiled programs apply: shift and scale, of the observation's shape, float32."""
+    """What the compiled programs apply: shift and scale, of the observation's shape without its mask, float32."""
 
     shift: Any
     scale: Any
 
     def __call__(self, obs: Any) -> Array:
         """Normalised observations, in float32."""
-        return jnp.clip((obs - self.shift) * self.scale, -_CLIP, _CLIP)
+        first = own(obs, self.shift.shape)
+        normalised = jnp.clip((first - self.shift) * self.scale, -_CLIP, _CLIP)
+        return normalised if first is obs else jnp.concatenate([normalised, obs[..., self.shift.shape[0] :]], axis=-1)
+
+
+def own(obs: Any, shape: tuple[int, ...]) -> Any:
+    """What of observations […, n] the statistics of [k] numbers are of: the first k. The rest is a mask, and stays."""
+    return obs[..., : shape[0]] if len(shape) == 1 and shape[0] < obs.shape[-1] else obs
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,7 @@ class Normaliser:
         """With the observations [n,…] merged in."""
         if not len(obs):
             return self
-        obs = np.asarray(obs, np.float64)
+        obs = np.asarray(own(obs, self.mean.shape), np.float64)
         n, mean = float(len(obs)), obs.mean(axis=0)
         m2 = ((obs - mean) ** 2).sum(axis=0)
         total = self.count + n

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from steepest.layers import Mlp
+from steepest.spaces import MaskedForm
 
 Critic = Callable[[Any], Float[Array, ""]]
 """Any callable pytree that maps one observation to a scalar."""
@@ -44,3 +45,13 @@ class StateValue(eqx.Module):
 
     def __call__(self, state: Int[Array, ""]) -> Float[Array, ""]:
         return self.net(jax.nn.one_hot(state, self.states))[0]
+
+
+class Unmasked(eqx.Module):
+    """[obs, mask] ↦ critic(obs): what may be done there is no part of what it sees."""
+
+    critic: Any
+    form: MaskedForm = eqx.field(static=True)
+
+    def __call__(self, obs: Float[Array, " n"]) -> Float[Array, ""]:
+        return self.critic(self.form.split(obs)[0])

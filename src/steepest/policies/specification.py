@@ -17,6 +17,7 @@ from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
 from steepest.policies.heads import Head, head_for
+from steepest.policies.masked import MaskedPolicy
 from steepest.policies.networks import (
     HEAD_GAIN,
     MlpBernoulli,
@@ -26,7 +27,7 @@ from steepest.policies.networks import (
     MlpPolicy,
 )
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space
+from steepest.spaces import Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all.  action: the space, of kind "mlp"; a file has it beside this."""
+    many values each, `actions` in all.  action: the space, of kind "mlp".  observation: one with a
+    mask. A file has them beside this."""
 
     kind: str
     inputs: int
@@ -46,6 +48,7 @@ class PolicySpec:
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
     action: Space | None = None
+    observation: Masked | None = None
 
     @classmethod
     def for_spaces(
@@ -60,6 +63,9 @@ class PolicySpec:
 
         networks: head_gain, activation, initialisation.
         """
+        if isinstance(observation, Masked):
+            given = hidden, initial_log_std
+            return replace(cls.for_spaces(observation.observation, action, *given, **networks), observation=observation)
         if isinstance(observation, Discrete):
             if not isinstance(action, Discrete):
                 what = type(action).__name__
@@ -82,17 +88,21 @@ class PolicySpec:
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
-        return kinds[self.kind](self, key)
+        policy = kinds[self.kind](self, key)
+        return policy if self.observation is None else MaskedPolicy(policy, self.observation.form)
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
-        return {name: value for name, value in asdict(replace(self, action=None)).items() if name != "action"}
+        record = asdict(replace(self, action=None, observation=None))
+        return {name: value for name, value in record.items() if name not in ("action", "observation")}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], action: Space | None = None) -> PolicySpec:
+    def from_record(
+        cls, record: dict[str, Any], observation: Space | None = None, action: Space | None = None
+    ) -> PolicySpec:
         """The specification in a JSON record; UsageError for an unknown kind or anything that is not one.
 
-        action: the space that the file has beside it.
+        observation, action: the spaces that the file has beside it.
         """
         try:
             spec = cls(
@@ -106,6 +116,7 @@ class PolicySpec:
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
                 action=action if record["kind"] == "mlp" else None,
+                observation=observation if isinstance(observation, Masked) else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error

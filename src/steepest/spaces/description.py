@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from steepest.errors import UsageError
-from steepest.spaces.joint import Joint, Space
+from steepest.spaces.joint import Joint, Masked, Space
 from steepest.spaces.plain import Box, Discrete, MultiBinary, MultiDiscrete
 
 
@@ -19,6 +19,8 @@ def describe(space: Any, role: str) -> Space:
     Raises UsageError for a space that no policy here takes, naming those it does, and the part of a Dict or Tuple.
     """
     kind = type(space).__name__
+    if role == "observation" and hasattr(space, "masked"):  # of worlds.masks
+        return Masked(describe(space.masked, role), int(space.mask))
     if role == "observation" and kind in ("MultiDiscrete", "MultiBinary", "Dict", "Tuple"):
         supported = "Discrete and Box (gymnasium.wrappers.FlattenObservation makes a Box of most others)"
         raise _unsupported(role, space, "", f"supported: {supported}")

@@ -16,7 +16,7 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
-from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
+from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, Unmasked, trust_region
 from steepest.distributions import Product
 from steepest.errors import UsageError
 from steepest.geometry import (
@@ -32,8 +32,9 @@ from steepest.geometry import (
 )
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
+from steepest.policies.masked import with_mask
 from steepest.policies.specification import PolicySpec
-from steepest.spaces import Box, Discrete, Joint, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
@@ -54,9 +55,10 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
         }
         spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
         policy = spec.build(key)
+    policy, own = with_mask(policy, observation), seen(observation)
     check_policy(policy, observation, action)
-    statistics = config.sampling.normalise_observations and isinstance(observation, Box)
-    return Agent(policy, observation, action, Normaliser.empty(observation.shape) if statistics else None, spec)
+    statistics = config.sampling.normalise_observations and isinstance(own, Box)
+    return Agent(policy, observation, action, Normaliser.empty(own.shape) if statistics else None, spec)
 
 
 def check_policy(policy: Any, observation: Space, action: Space) -> None:
@@ -124,6 +126,8 @@ def example(observation: Space) -> np.ndarray:
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
     layers: Any = {"activation": config.critic.activation, "initialisation": config.critic.initialisation}
+    if isinstance(observation, Masked):
+        return Unmasked(build_critic(config, observation.observation, key), observation.form)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, config.critic.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), config.critic.hidden, **layers, key=key)

@@ -11,6 +11,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+_MASK = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="{false,true,auto}",
+    instance_from_str=lambda given: {"false": False, "true": True, "auto": "auto"}[given[0].lower()],
+    is_instance=lambda value: isinstance(value, bool) or value == "auto",
+    str_from_instance=lambda value: [str(value).lower()],
+    choices=("false", "true", "auto"),
+)
+
 
 @dataclass(frozen=True)
 class UpdateConfig:
@@ -130,6 +139,9 @@ class PolicyConfig:
     """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action."""
+    mask: Annotated[bool | Literal["auto"], _MASK] = False
+    """Never choose an action that the environment forbids: by its method action_masks(), or info["action_mask"]. auto:
+    where it has one of these."""
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
-from steepest.spaces import Space
+from steepest.spaces import Space, seen
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
+from steepest.training.hosting import shown
 from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
@@ -102,7 +103,7 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
+    check_size((math.prod(seen(agent.observation).shape) or 1, *config.critic.hidden, 1), arrays, "critic")
     learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
@@ -126,7 +127,9 @@ def _made_again(
     config: TrainConfig, learner: Learner, arrays: Arrays, info: dict[str, Any], env: Any, policy: Any, ahead: int
 ) -> tuple[LearnerState, Given]:
     """Of a run that was one program: its iterations from the checkpoint on."""
-    world = make_world(config.env if env is None else env, config.sampling.envs, allow_import=env is not None)
+    world = make_world(
+        shown(config, config.env if env is None else env), config.sampling.envs, allow_import=env is not None
+    )
     if not isinstance(world, FunctionalWorld):
         world.close()
         raise UsageError(f"this update is of a run that was one program, and {world.name} is none: give its env")
@@ -142,7 +145,7 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Sp
     rollout = Rollout(*(np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in form))
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
-    stand = np.zeros(observation.shape, np.float32)
+    stand = np.zeros(seen(observation).shape, np.float32)
     found: dict[str, Any] = {}
     for name, like in {
         "rollout": rollout,

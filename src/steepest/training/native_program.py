@@ -22,7 +22,7 @@ from steepest.batch import Rollout
 from steepest.distributions import FromNoise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
-from steepest.spaces import Discrete
+from steepest.spaces import Discrete, Masked, choices, forbids_all
 from steepest.training.engine import ACT, FIT, key_of
 from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
 from steepest.worlds.functional.copies import Copies
@@ -174,5 +174,8 @@ def _broken(copies: Copies, rollout: Rollout) -> Array:
     wrong = (
         (obs < 0) | (obs >= copies.observation.n) if isinstance(copies.observation, Discrete) else ~jnp.isfinite(obs)
     )
+    if isinstance(copies.observation, Masked):  # what was acted on must allow something
+        mask = copies.observation.form.split(rollout.obs)[1]
+        wrong = wrong | forbids_all(mask, choices(copies.action))[..., None]
     flags = ~jnp.isfinite(rollout.action), wrong, ~jnp.isfinite(rollout.reward)
     return jnp.stack([jnp.any(flag, axis=tuple(a for a in range(flag.ndim) if a != 1)) for flag in flags])

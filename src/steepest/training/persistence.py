@@ -18,6 +18,7 @@ from steepest.agent import Agent
 from steepest.critics import Critic
 from steepest.errors import RunError, UsageError
 from steepest.normaliser import Normaliser
+from steepest.policies.masked import with_mask
 from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder
 from steepest.runs import checkpoint as checkpoint_file
@@ -25,7 +26,7 @@ from steepest.runs.checkpoint import flatten, restore
 from steepest.runs.meta import versions
 from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
-from steepest.spaces import to_record
+from steepest.spaces import seen, to_record
 from steepest.training.config import TrainConfig
 from steepest.training.learner import LearnerState
 from steepest.training.recorded import (
@@ -177,10 +178,11 @@ def restore_agent(arrays: Arrays, info: dict[str, Any], policy: Any = None) -> A
         if spec is None:
             raise UsageError("this run trained a policy of your own: load it with st.load(path, policy=template)")
         policy = _template(spec)
+    observation, action = space_of(info, "observation"), space_of(info, "action")
+    policy = with_mask(policy, observation)
     policy = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array(x) else x, policy)  # as training takes it
     policy = restore(policy, arrays, "learner.policy")
-    observation, action = space_of(info, "observation"), space_of(info, "action")
-    return Agent(policy, observation, action, normaliser_of(arrays, "normaliser", observation.shape), spec)
+    return Agent(policy, observation, action, normaliser_of(arrays, "normaliser", seen(observation).shape), spec)
 
 
 def _template(spec: PolicySpec) -> Any:

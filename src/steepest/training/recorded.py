@@ -150,7 +150,7 @@ def _is_sums(each: Any) -> bool:
 def space_of(info: dict[str, Any], name: str) -> Space:
     """The space `name` of a checkpoint."""
     record = _object(info, name)
-    if record.get("kind") not in ("box", "discrete", "multi-discrete", "multi-binary", "joint"):
+    if record.get("kind") not in ("box", "discrete", "multi-discrete", "multi-binary", "joint", "masked"):
         raise RunError(f"the checkpoint's {name} space is damaged: its kind is {record.get('kind')!r:.80}")
     try:
         space = spaces.from_record(record)
@@ -168,7 +168,7 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         return None
     try:
         observation, action = space_of(info, "observation"), space_of(info, "action")
-        spec = PolicySpec.from_record(_object(info, "policy"), action)
+        spec = PolicySpec.from_record(_object(info, "policy"), observation, action)
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)

@@ -6,7 +6,7 @@ already is all there is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,15 +15,16 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
+from steepest.worlds.masks import ShowsMask, ShowsMasks
 
 
-def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
+def make_gymnasium(spec: Any, envs: int | None = None, *, shows_masks: bool = False, **kwargs: Any) -> GymnasiumWorld:
     """A world of `envs` environments, stepped one after the other in this process.
 
     spec: a registered id (also `module:EnvId`), a factory () → Env, an Env, or a VectorEnv. The last two exist already:
         `envs` may only repeat what they are.
     envs: how many; 1 if not said, or as many as the VectorEnv has.
-    kwargs: for the constructor of the environment.
+    shows_masks: the observation is [obs, mask], as of `masks.py`.  kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id (it suggests the closest), a missing package (it says which extra to install), a
     constructor that fails, and spaces that are not supported.
@@ -35,24 +36,39 @@ def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> Gymnasi
             raise UsageError(
                 f"{name_of(spec)} is made already and {what}; to make more, give a function that returns one"
             )
-        return GymnasiumWorld(spec if isinstance(spec, VectorEnv) else _from_factory(lambda: spec, 1, {}))
+        if isinstance(spec, VectorEnv):
+            return GymnasiumWorld(ShowsMasks(spec) if shows_masks else spec)
+        one = ShowsMask(spec) if shows_masks else spec
+        return GymnasiumWorld(_from_factory(lambda: one, 1, {}))
     if isinstance(spec, str):
-        env = _from_id(spec, 1 if envs is None else envs, kwargs)
-        return GymnasiumWorld(env, spec, again=lambda: _from_id(spec, 1, kwargs).envs[0])
+        wrappers = [ShowsMask] if shows_masks else []
+        env = _from_id(spec, 1 if envs is None else envs, kwargs, wrappers)
+        return GymnasiumWorld(env, spec, again=lambda: _from_id(spec, 1, kwargs, wrappers).envs[0])
     if not callable(spec):
         raise UsageError(
             f"an environment is an id, a factory, a gymnasium Env or a VectorEnv; got {type(spec).__name__}"
         )
-    env = _from_factory(spec, 1 if envs is None else envs, kwargs)
-    return GymnasiumWorld(env, again=lambda: spec(**kwargs))
+
+    def one_more() -> Any:
+        return ShowsMask(spec(**kwargs)) if shows_masks else spec(**kwargs)
+
+    return GymnasiumWorld(_from_factory(one_more, 1 if envs is None else envs, {}), again=one_more)
 
 
-def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any]) -> Any:
+def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Any]) -> Any:
     try:
         # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
         return gymnasium.make_vec(
-            spec, envs, vectorization_mode="sync", vector_kwargs={"copy": False}, disable_env_checker=True, **kwargs
+            spec,
+            envs,
+            vectorization_mode="sync",
+            vector_kwargs={"copy": False},
+            wrappers=wrappers,
+            disable_env_checker=True,
+            **kwargs,
         )
+    except UsageError:
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
         hint = '; install it with: pip install "steepest[mujoco]"' if ".mujoco." in entry else ""
@@ -76,6 +92,8 @@ def _latest() -> list[str]:
 def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
     try:
         made = [factory(**kwargs) for _ in range(envs)]
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"the environment's factory raised {type(error).__name__}: {error}") from error
     for env in made:

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
-from steepest.spaces import Box, Discrete, Joint, Space, describe
+from steepest.spaces import Box, Discrete, Joint, Masked, Space, describe
 from steepest.worlds.functional.protocol import FunctionalEnvironment, name_of
 
 
@@ -189,10 +189,11 @@ def _actuated(space: Space, action: Any) -> Any:
     if isinstance(space, Joint):
         pairs = zip(space.parts, space.split(jnp.asarray(action)), strict=True)
         return space.structured(_actuated(part, piece) for part, piece in pairs)
-    if not isinstance(space, Box):
-        return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
-    low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
-    return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+    if isinstance(space, Box):
+        low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
+        return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+    assert not isinstance(space, Masked)
+    return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
 
 
 def _draw(key: PRNGKeyArray, drawn: Array) -> PRNGKeyArray:
