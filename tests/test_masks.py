@@ -25,7 +25,7 @@ from steepest.spaces import choices, flat_mask, forbids_all, permitted
 from steepest.training.config import TrainConfig
 from steepest.training.hosting import place
 from steepest.training.settings import with_settings
-from steepest.worlds import WithMasks, make_world
+from steepest.worlds import Adapted, make_world
 
 LENGTH = 8
 DICT = Dict(aim=Box(-1.0, 1.0, (1,)), way=MultiDiscrete([2, 3]))
@@ -195,9 +195,9 @@ def test_auto_is_by_what_is_there_and_true_is_asked_for() -> None:
     with pytest.raises(st.UsageError, match=r"config\.policy\.mask must be"):
         asked("yes", lambda: Counting(5))
     with pytest.raises(st.UsageError, match="'mdp' have no action masks"):
-        make_world(WithMasks("mdp:two-state"))
+        make_world(Adapted("mdp:two-state", masks=True))
     with pytest.raises(st.UsageError, match="a mask is for Discrete"):
-        make_world(WithMasks("Pendulum-v1"))
+        make_world(Adapted("Pendulum-v1", masks=True))
 
 
 def test_an_agent_is_told_what_is_allowed() -> None:
@@ -224,7 +224,7 @@ def test_an_agent_is_told_what_is_allowed() -> None:
 @pytest.mark.parametrize("by_method", [True, False])
 def test_of_a_vector_environment(mode: AutoresetMode, by_method: bool) -> None:
     actions = MultiDiscrete([2, 3])
-    world = make_world(WithMasks(SyncVectorEnv([lambda: trap(actions, by_method)] * 3, autoreset_mode=mode)))
+    world = make_world(Adapted(SyncVectorEnv([lambda: trap(actions, by_method)] * 3, autoreset_mode=mode), masks=True))
     space, own = spaces.describe(world.observation_space, "observation"), spaces.describe(actions, "action")
     assert isinstance(space, spaces.Masked)
     world.reset(0)
@@ -261,7 +261,7 @@ class Wrong(Trap):
     ],
 )
 def test_a_mask_that_is_none_is_a_fault(mask: Any, what: str) -> None:
-    world = make_world(WithMasks(lambda: Wrong(mask)), 2)
+    world = make_world(Adapted(lambda: Wrong(mask), masks=True), 2)
 
     def play() -> None:
         world.reset(0)

@@ -27,7 +27,7 @@ from steepest.policies.networks import (
     MlpPolicy,
 )
 from steepest.policies.tabular import TabularSoftmax
-from steepest.spaces import Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all.  action: the space, of kind "mlp".  observation: one with a
+    many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of
+    `head_for`.  action: the space, of kind "mlp".  observation: one with a
     mask. A file has them beside this."""
 
     kind: str
@@ -47,6 +48,8 @@ class PolicySpec:
     activation: str = "tanh"
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
+    distribution: str = "gaussian"
+    state_dependent_std: bool = False
     action: Space | None = None
     observation: Masked | None = None
 
@@ -61,7 +64,7 @@ class PolicySpec:
     ) -> PolicySpec:
         """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
 
-        networks: head_gain, activation, initialisation.
+        networks: head_gain, activation, initialisation, distribution, state_dependent_std.
         """
         if isinstance(observation, Masked):
             given = hidden, initial_log_std
@@ -81,8 +84,9 @@ class PolicySpec:
             return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
         if isinstance(action, MultiBinary):
             return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
-        if isinstance(action, Joint):
-            outputs = head_for(action, initial_log_std).outputs
+        spread = networks.get("distribution", "gaussian"), networks.get("state_dependent_std", False)
+        if isinstance(action, Joint) or (isinstance(action, Box) and spread != ("gaussian", False)):
+            outputs = head_for(action, initial_log_std, *spread).outputs
             return cls("mlp", inputs, outputs, tuple(hidden), initial_log_std, action=action, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
@@ -115,6 +119,8 @@ class PolicySpec:
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
+                distribution=str(record.get("distribution", "gaussian")),
+                state_dependent_std=bool(record.get("state_dependent_std", False)),
                 action=action if record["kind"] == "mlp" else None,
                 observation=observation if isinstance(observation, Masked) else None,
             )
@@ -132,7 +138,7 @@ class PolicySpec:
     def head(self) -> Head:
         """What makes distributions over the actions of the space."""
         assert self.action is not None
-        return head_for(self.action, self.initial_log_std)
+        return head_for(self.action, self.initial_log_std, self.distribution, self.state_dependent_std)
 
 
 kinds: Registry = Registry("policy")

@@ -1,6 +1,6 @@
 """What an agent sees and does, as plain data: the spaces of Gymnasium without Gymnasium, to be saved and loaded."""
 
-from steepest.spaces.comparison import brief, fits
+from steepest.spaces.comparison import brief, fits, is_squashed
 from steepest.spaces.description import describe
 from steepest.spaces.joint import Joint, Masked, MaskedForm, Space
 from steepest.spaces.masking import choices, flat_mask, forbids_all, permitted, seen
@@ -23,6 +23,7 @@ __all__ = [
     "flat_mask",
     "forbids_all",
     "from_record",
+    "is_squashed",
     "permitted",
     "seen",
     "to_record",

@@ -17,7 +17,9 @@ def fits(ours: Space, theirs: Space) -> bool:
         return same and all(map(fits, ours.parts, theirs.parts))
     if isinstance(ours, Masked) and isinstance(theirs, Masked):
         return ours.mask == theirs.mask and fits(ours.observation, theirs.observation)
-    return isinstance(ours, Box) or isinstance(theirs, Box) or np.array_equal(ours.counts, theirs.counts)
+    if isinstance(ours, Box) or isinstance(theirs, Box):
+        return is_squashed(ours) == is_squashed(theirs)
+    return np.array_equal(ours.counts, theirs.counts)
 
 
 def brief(space: Space) -> str:
@@ -30,5 +32,12 @@ def brief(space: Space) -> str:
     if isinstance(space, Masked):
         return f"{brief(space.observation)} with a mask of {space.mask}"
     if isinstance(space, Box):
-        return f"Box{space.shape}"
+        return f"Box{space.shape}{' squashed' if space.squashed else ''}"
     return f"{type(space).__name__}({space.sizes if isinstance(space, MultiDiscrete) else space.n})"
+
+
+def is_squashed(action: Space) -> bool:
+    """Whether any box of it is."""
+    if isinstance(action, Joint):
+        return any(map(is_squashed, action.parts))
+    return isinstance(action, Box) and action.squashed

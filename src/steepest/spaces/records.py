@@ -35,7 +35,8 @@ def to_record(space: Space) -> dict[str, Any]:
         name: [float(x) if np.isfinite(x) else None for x in array.ravel()]
         for name, array in (("low", space.low), ("high", space.high))
     }
-    return {"kind": "box", "shape": list(space.shape), "dtype": space.dtype, **bound}
+    squashed = {"squashed": True} if space.squashed else {}
+    return {"kind": "box", "shape": list(space.shape), "dtype": space.dtype, **bound, **squashed}
 
 
 def from_record(record: dict[str, Any]) -> Space:
@@ -69,7 +70,10 @@ def _built(record: dict[str, Any], depth: int) -> Space:
         np.array([missing if x is None else float(x) for x in record[name]], np.float64).reshape(shape)
         for name, missing in (("low", -np.inf), ("high", np.inf))
     )
-    return Box(low, high, dtype)
+    squashed = record.get("squashed", False)
+    if squashed is not False and (squashed is not True or not np.isfinite([low, high]).all()):
+        raise ValueError(f"squashed {squashed!r:.40} within {low!r:.40} and {high!r:.40}")
+    return Box(low, high, dtype, squashed)
 
 
 def _joint(record: dict[str, Any], depth: int) -> Joint:

@@ -52,6 +52,8 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "head_gain": given.head_gain,
             "activation": given.activation,
             "initialisation": given.initialisation,
+            "distribution": given.distribution,
+            "state_dependent_std": given.state_dependent_std,
         }
         spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
         policy = spec.build(key)

@@ -23,10 +23,10 @@ from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
-from steepest.spaces import describe
+from steepest.spaces import Box, brief, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
-from steepest.worlds import WithMasks, is_made, make_world
+from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
@@ -50,10 +50,11 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     """
     first = config.sampling.envs if is_made(env) else 1
     world = open_world(stack, env, first, allow_import=allow_import)
-    if config.policy.mask:
-        config = _with_mask(config, world)
+    config = _with_mask(config, world) if config.policy.mask else config
+    _check_distribution(config, world)
+    if shown(config, env) is not env:
         env = shown(config, env)
-        world = open_world(stack, env, first, allow_import=allow_import) if config.policy.mask else world
+        world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
     config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
     config = settle(config, env, world, policy)
@@ -79,9 +80,20 @@ def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
     return dataclasses.replace(config, policy=dataclasses.replace(config.policy, mask=offered))
 
 
+def _check_distribution(config: TrainConfig, world: World) -> None:
+    """Raise UsageError where the policy's settings are of boxes and there is none."""
+    given, action = config.policy, describe(world.action_space, "action")
+    name = "state_dependent_std" if given.state_dependent_std else f"distribution={given.distribution}"
+    if (given.distribution, given.state_dependent_std) == ("gaussian", False):
+        return
+    if not isinstance(action, Box) and not np.isinf(action.counts).any():
+        raise UsageError(f"policy.{name} says nothing of the actions {brief(action)} of {world.name}: leave it out")
+
+
 def shown(config: TrainConfig, env: Any) -> Any:
     """What the world of a resolved configuration is made of.  env: as the user gave it."""
-    return WithMasks(env) if config.policy.mask else env
+    masks, squashed = config.policy.mask is True, config.policy.distribution != "gaussian"
+    return Adapted(env, masks, squashed) if masks or squashed else env
 
 
 def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:

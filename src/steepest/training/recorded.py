@@ -172,7 +172,8 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
-        own = PolicySpec.for_spaces(observation, action)
+        spread: Any = {"distribution": spec.distribution, "state_dependent_std": spec.state_dependent_std}
+        own = PolicySpec.for_spaces(observation, action, **spread)
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from steepest.worlds.specification import WithMasks, make_world
+from steepest.worlds.specification import Adapted, make_world
 from steepest.worlds.world import World
 
 
@@ -28,7 +28,7 @@ class Remake(NamedTuple):
 
 def remake(spec: Any) -> Remake:
     """How to make a Gymnasium environment again that has been made here.  spec: the id, or the factory."""
-    own = spec.spec if isinstance(spec, WithMasks) else spec
+    own = spec.spec if isinstance(spec, Adapted) else spec
     if not isinstance(own, str):
         return Remake(spec, None)
     import gymnasium

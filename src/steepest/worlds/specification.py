@@ -18,10 +18,16 @@ from steepest.worlds.functional.protocol import is_functional
 from steepest.worlds.world import World
 
 
-class WithMasks(NamedTuple):
-    """An environment as of `make_world`, which observes its action masks too (`masks.py`)."""
+class Adapted(NamedTuple):
+    """An environment as of `make_world`, made to the measure of a policy.
+
+    masks: it observes its action masks too (`masks.py`).  squashed: its actions within bounds are given before they are
+    squashed (`squashing.py`).
+    """
 
     spec: Any
+    masks: bool = False
+    squashed: bool = False
 
 
 backends: Registry[Callable[..., World]] = Registry("environment backend")
@@ -32,16 +38,20 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     """The world that `spec` means, with `envs` environments (one, if not said).
 
     spec: an id with an optional backend or module before a colon, a factory () → gymnasium.Env, a gymnasium.Env, a
-        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is; or these `WithMasks`.
+        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is; or these `Adapted`.
     allow_import: False for an id that was read from a file. A module named only by a file is not imported.
     kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id, backend or module, and for a number of environments that cannot be had.
     """
-    masks = isinstance(spec, WithMasks)
-    spec = spec.spec if masks else spec
+    masks, squashed = (spec.masks, spec.squashed) if isinstance(spec, Adapted) else (False, False)
+    spec = spec.spec if isinstance(spec, Adapted) else spec
+    if squashed and not _is_world(spec):
+        from steepest.worlds.squashing import squash
+
+        return squash(make_world(Adapted(spec, masks), envs, allow_import=allow_import, **kwargs))
     if _is_world(spec):
-        if masks:
+        if masks or squashed:
             raise UsageError(
                 f"world {spec.name!r} is made already: give the environment, so that it can show its masks"
             )
@@ -69,7 +79,7 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
 def is_made(spec: Any) -> bool:
     """True for an environment or a world that exists already; False for an id, a factory or a functional environment,
     of all of which there can be as many as one likes."""
-    spec = spec.spec if isinstance(spec, WithMasks) else spec
+    spec = spec.spec if isinstance(spec, Adapted) else spec
     return not isinstance(spec, str | type) and hasattr(spec, "step") and not is_functional(spec)
 
 

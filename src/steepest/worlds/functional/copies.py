@@ -191,7 +191,9 @@ def _actuated(space: Space, action: Any) -> Any:
         return space.structured(_actuated(part, piece) for part, piece in pairs)
     if isinstance(space, Box):
         low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
-        return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+        action = jnp.asarray(action, jnp.float32)
+        action = low + (high - low) * (0.5 + 0.5 * jnp.tanh(action)) if space.squashed else action
+        return jnp.clip(action, low, high)
     assert not isinstance(space, Masked)
     return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
 
