@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 from steepest import parameters
 from steepest.batch import Batch
-from steepest.distributions import Bernoulli, Categorical, MultiCategorical, Product
+from steepest.distributions import Bernoulli, Beta, Categorical, MultiCategorical, Product
+from steepest.distributions.squashed import log_slope
 from steepest.policies import (
     LogLinearSoftmax,
     MlpBernoulli,
@@ -21,10 +22,12 @@ from steepest.policies import (
     MlpPolicy,
     TabularSoftmax,
 )
-from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead, ProductHead
+from steepest.policies.heads import BernoulliHead, BetaHead, CategoricalHead, GaussianHead, ProductHead
+from steepest.policies.masked import MaskedPolicy
+from steepest.spaces import Discrete, MaskedForm, permitted
 
 POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
-PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product")
+PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product", "mlp-masked", "mlp-beta")
 """Of several parts: what differs from one is in the distribution alone."""
 
 
@@ -45,6 +48,10 @@ def problem(kind: str) -> tuple[Any, Batch]:
         policy = MlpMultiCategorical(3, (2, 3), (2,), key=key)
     elif kind == "mlp-bernoulli":
         policy = MlpBernoulli(3, 2, (2,), key=key)
+    elif kind == "mlp-masked":
+        policy = MaskedPolicy(MlpCategorical(3, 3, (2,), key=key), MaskedForm((3,), "float64", 3))
+    elif kind == "mlp-beta":
+        policy = MlpPolicy(3, BetaHead(1), (2,), key=key)
     elif kind == "mlp-product":
         heads = CategoricalHead(3), ProductHead((BernoulliHead(1), GaussianHead(jnp.zeros(1))))
         policy = MlpPolicy(3, ProductHead(heads), (2,), key=key)
@@ -57,8 +64,15 @@ def problem(kind: str) -> tuple[Any, Batch]:
         action = rng.integers(0, [2, 3], (n, 2, 2))
     if kind == "mlp-bernoulli":
         action = rng.integers(0, 2, (n, 2, 2))
+    if kind == "mlp-masked":  # one of three is forbidden, and never taken
+        mask = np.ones((n, 3))
+        mask[np.arange(n), rng.integers(0, 3, n)] = 0
+        obs = np.concatenate([obs, mask], axis=1)
+        action = permitted(Discrete(3), action, mask[:, None])
     if kind == "mlp-product":
         action = np.concatenate([rng.integers(0, [3, 2], (n, 2, 2)), rng.normal(size=(n, 2, 1))], axis=2)
+    if kind == "mlp-beta":
+        action = rng.normal(size=(n, 2, 1))
     if kind == "mlp-gaussian":
         says = jax.vmap(policy)(jnp.asarray(obs))
         action = np.asarray(says.mean)[:, None] + np.exp(np.asarray(says.log_std))[:, None] * rng.normal(size=(n, 2, 2))
@@ -147,6 +161,10 @@ class Oracle:
             whole = jax.vmap(lambda d: Product([d.parts[0], d.parts[1].parts[0]]))(distribution)
             log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(whole, jnp.asarray(action[..., :2]))
             probs = np.exp(log_probs) * np.array([weights[k] for _, _, k in grid]) / np.sqrt(2 * np.pi)
+        elif isinstance(distribution, Beta):  # by the trapezoid rule, exact for what falls off so fast on both sides
+            action = np.tile(np.arange(-20.0, 20.0, 0.1)[:, None], (n, 1, 1))
+            log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action))
+            probs = 0.1 * np.exp(log_probs + log_slope(action)[..., 0])
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
             grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)

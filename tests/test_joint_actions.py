@@ -76,8 +76,10 @@ class FunctionalCopy:
         return obs, state, jnp.mean(right.astype(jnp.float32)), False, False, {}
 
 
-def test_the_optimum_is_found_and_comes_back_from_its_file(tmp_path: Path) -> None:
-    run = st.train(Copy, "trpo", steps=30_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path / "run", **SMALL)
+@pytest.mark.parametrize("distribution", ["beta", pytest.param("gaussian", marks=pytest.mark.slow)])
+def test_the_optimum_is_found_and_comes_back_from_its_file(distribution: Any, tmp_path: Path) -> None:
+    given = {**SMALL, "policy": {"distribution": distribution}, "delta": 0.05, "gamma": 0.5}
+    run = st.train(Copy, "trpo", steps=30_000, seed=1, out=tmp_path / "run", **given)
     assert run.evaluation.mean() > 0.97 * LENGTH
     assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
     agent, obs = st.load(run.path), np.ones((5, 4), np.float32)

@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from steepest.batch import Batch, Cost, Rollout
     from steepest.critics import AdamFit, NaturalFit
     from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
-    from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical, Product
+    from steepest.distributions import (
+        Bernoulli,
+        Beta,
+        Categorical,
+        DiagonalGaussian,
+        Distribution,
+        MultiCategorical,
+        Product,
+        SquashedGaussian,
+    )
     from steepest.errors import RunError, UsageError
     from steepest.geometry import (
         Constrained,
@@ -105,6 +114,7 @@ _ROOM_OF = {
     "AverageMDP": "steepest.worlds.finite",
     "Batch": "steepest.batch",
     "Bernoulli": "steepest.distributions",
+    "Beta": "steepest.distributions",
     "Blocks": "steepest.linear",
     "Categorical": "steepest.distributions",
     "ConjugateGradient": "steepest.linear",
@@ -155,6 +165,7 @@ _ROOM_OF = {
     "SampleSpace": "steepest.linear",
     "Solution": "steepest.linear",
     "SparseMDP": "steepest.worlds.finite.sparse",
+    "SquashedGaussian": "steepest.distributions",
     "Status": "steepest.linear",
     "StepInfo": "steepest.geometry",
     "StopAtReturn": "steepest.training.callbacks",
@@ -216,6 +227,7 @@ __all__ = [
     "AverageMDP",
     "Batch",
     "Bernoulli",
+    "Beta",
     "Blocks",
     "Categorical",
     "ConjugateGradient",
@@ -265,6 +277,7 @@ __all__ = [
     "SampleSpace",
     "Solution",
     "SparseMDP",
+    "SquashedGaussian",
     "Status",
     "StepInfo",
     "StopAtReturn",

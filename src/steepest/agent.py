@@ -25,7 +25,7 @@ from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian
 from steepest.policies.specification import PolicySpec
 from steepest.sampling.actor import Actor, finite
 from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, Head, MlpActor, multi_categorical
-from steepest.spaces import Box, Space, brief
+from steepest.spaces import Box, Masked, Space, brief, choices, flat_mask, forbids_all, seen
 
 
 @dataclass(eq=False)
@@ -52,36 +52,58 @@ class Agent:
         self.key, self.drawn = jax.random.key(seed), 0
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_mask: Any = None,
     ) -> tuple[NDArray[Any], Any]:
         """The action for one observation or a batch of them, as the environment takes it.
 
         observation: [...] as the environment gives it, or [B,...].
         state, episode_start: for recurrent policies; passed through.
         deterministic: the distribution's mode instead of a sample.
+        action_mask: [mask] or [B,mask], 1 for what is allowed; for an agent that was trained with masks, and only then.
 
         Returns (action, state): the action [...] or [B,...] clipped to the bounds and in the environment's dtype, of a
         Dict or Tuple space a dict or tuple of such. Raises UsageError for an observation of another shape, RunError for
         an action that is not finite.
         """
-        shape = self.observation.shape
+        own = seen(self.observation)
         try:
-            given = self.observation.from_environment(observation)
+            given, shape = own.from_environment(observation), own.shape
         except (KeyError, TypeError, ValueError, IndexError) as error:
             what = f"{type(error).__name__}: {error!s:.200}"
-            raise UsageError(f"the observation is none of {brief(self.observation)} ({what})") from error
+            raise UsageError(f"the observation is none of {brief(own)} ({what})") from error
         single = given.shape == shape
         if not single and given.shape[1:] != shape:
             raise UsageError(f"expected an observation of shape {shape}, or a batch of them, got {given.shape}")
-        counts = np.inf if isinstance(self.observation, Box) else self.observation.counts
+        counts = np.inf if isinstance(own, Box) else own.counts
         if not np.isfinite(given).all() or (np.isfinite(counts) & ((given < 0) | (given >= counts))).any():
             raise UsageError(f"the observation is not in the space that the agent was trained on: {observation!r:.200}")
         key = jax.random.key(0) if self.key is None else self.key
         scaling = None if self.normaliser is None else self.normaliser.scaling()
-        batch = given[None] if single else given
+        batch = self._with_mask(given[None] if single else given, action_mask)
         chosen = np.asarray(_actions(self.policy, scaling, batch, key, np.int32(self.drawn), deterministic))
         self.drawn += 1
         return self.action.to_environment(finite(chosen)[0] if single else finite(chosen)), state
+
+    def _with_mask(self, batch: NDArray[Any], mask: Any) -> NDArray[Any]:
+        if not isinstance(self.observation, Masked):
+            if mask is not None:
+                raise UsageError("this agent was trained without masks, and takes no action_mask")
+            return batch
+        if mask is None:
+            raise UsageError(f"this agent was trained with masks: give action_mask, {self.observation.mask} of 0 and 1")
+        sizes = choices(self.action)
+        rows = mask if np.ndim(mask) > 1 else [mask] * len(batch)
+        if len(rows) != len(batch):
+            raise UsageError(f"expected {len(batch)} action masks, one for each observation, got {len(rows)}")
+        flat = np.stack([flat_mask(row, sizes) for row in rows])
+        if forbids_all(flat, sizes).any():
+            raise UsageError("the action mask forbids everything")
+        return np.concatenate([batch.reshape((len(batch), -1)), flat], axis=1, dtype=np.float32)
 
 
 def normalise(scaling: Scaling | None, obs: Any) -> Any:

@@ -20,7 +20,7 @@ _CLIP = 10.0
 
 
 class Scaling(NamedTuple):
-    """What the compiled programs apply: shift and scale, of the observation's shape, float32.
+    """What the compiled programs apply: shift and scale, of the observation's shape without its mask, float32.
 
     alone: of the same shape, the entries that stay as they are, such as whole numbers; None for none.
     """
@@ -31,8 +31,15 @@ class Scaling(NamedTuple):
 
     def __call__(self, obs: Any) -> Array:
         """Normalised observations, in float32."""
-        scaled = jnp.clip((obs - self.shift) * self.scale, -_CLIP, _CLIP)
-        return scaled if self.alone is None else jnp.where(self.alone, obs, scaled)
+        first = own(obs, self.shift.shape)
+        scaled = jnp.clip((first - self.shift) * self.scale, -_CLIP, _CLIP)
+        scaled = scaled if self.alone is None else jnp.where(self.alone, first, scaled)
+        return scaled if first is obs else jnp.concatenate([scaled, obs[..., self.shift.shape[0] :]], axis=-1)
+
+
+def own(obs: Any, shape: tuple[int, ...]) -> Any:
+    """What of observations […, n] the statistics of [k] numbers are of: the first k. The rest is a mask, and stays."""
+    return obs[..., : shape[0]] if len(shape) == 1 and shape[0] < obs.shape[-1] else obs
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ class Normaliser:
         """With the observations [n,…] merged in."""
         if not len(obs):
             return self
-        obs = np.asarray(obs, np.float64)
+        obs = np.asarray(own(obs, self.mean.shape), np.float64)
         n, mean = float(len(obs)), obs.mean(axis=0)
         m2 = ((obs - mean) ** 2).sum(axis=0)
         total = self.count + n

@@ -3,7 +3,7 @@
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
 from steepest.critics.fit import AdamFit, CriticFit, FitInfo
 from steepest.critics.natural_fit import NaturalFit, trust_region
-from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue
+from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue, Unmasked
 
 __all__ = [
     "AdamFit",
@@ -14,6 +14,7 @@ __all__ = [
     "NaturalFit",
     "NetworkValue",
     "StateValue",
+    "Unmasked",
     "compatible_weights",
     "path_weights",
     "trust_region",

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from steepest.layers import Dense, Mlp
 from steepest.policies.trunks import ORDINARY, Layers, Trunk, trunk_for
-from steepest.spaces import Space
+from steepest.spaces import MaskedForm, Space
 
 Critic = Callable[[Any], Float[Array, ""]]
 """Any callable pytree that maps one observation to a scalar."""
@@ -71,3 +71,13 @@ class NetworkValue(eqx.Module):
 
     def __call__(self, obs: Any) -> Float[Array, ""]:
         return self.last(self.trunk(obs))[0]
+
+
+class Unmasked(eqx.Module):
+    """[obs, mask] ↦ critic(obs): what may be done there is no part of what it sees."""
+
+    critic: Any
+    form: MaskedForm = eqx.field(static=True)
+
+    def __call__(self, obs: Float[Array, " n"]) -> Float[Array, ""]:
+        return self.critic(self.form.split(obs)[0])

@@ -13,10 +13,25 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from steepest.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical, Product
-from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space
+from steepest.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    MultiCategorical,
+    Product,
+    SquashedGaussian,
+)
+from steepest.errors import UsageError
+from steepest.names import unknown
+from steepest.spaces import Discrete, Joint, MultiBinary, MultiDiscrete, Space, brief, is_squashed
 from steepest.taps import constant
 from steepest.trees import AnyArray
+
+DISTRIBUTIONS = ("gaussian", "squashed", "beta")
+"""Of actions in a box."""
+_SPREAD = 5.0
 
 
 @runtime_checkable
@@ -92,14 +107,76 @@ class ProductHead(eqx.Module):
         return Product([head(jnp.asarray(outputs)[end - head.outputs : end]) for head, end in pairs])
 
 
-def head_for(action: Space, initial_log_std: float = -0.5) -> Head:
-    """The head of a space.  initial_log_std: of a Box."""
+class SpreadHead(eqx.Module):
+    """Means and, bent into ±5 of `initial_log_std`, ln σ of so many dimensions, both of the state."""
+
+    size: int = eqx.field(static=True)
+    initial_log_std: float = eqx.field(static=True)
+
+    @property
+    def outputs(self) -> int:
+        return 2 * self.size
+
+    def __call__(self, outputs: Float[AnyArray, " outputs"]) -> DiagonalGaussian:
+        mean, raw = jnp.split(jnp.asarray(outputs), 2)
+        return DiagonalGaussian(mean, self.initial_log_std + _SPREAD * jnp.tanh(raw / _SPREAD))
+
+
+class SquashedHead(eqx.Module):
+    """The Gaussian of another head, squashed."""
+
+    of: GaussianHead | SpreadHead
+
+    @property
+    def outputs(self) -> int:
+        return self.of.outputs
+
+    def __call__(self, outputs: Float[AnyArray, " outputs"]) -> SquashedGaussian:
+        straight = self.of(outputs)
+        return SquashedGaussian(straight.mean, straight.log_std)
+
+
+class BetaHead(eqx.Module):
+    """a and b of so many dimensions."""
+
+    size: int = eqx.field(static=True)
+
+    @property
+    def outputs(self) -> int:
+        return 2 * self.size
+
+    def __call__(self, outputs: Float[AnyArray, " outputs"]) -> Beta:
+        return Beta(*jnp.split(jnp.asarray(outputs), 2))
+
+
+def head_for(
+    action: Space,
+    initial_log_std: float = -0.5,
+    distribution: str = "gaussian",
+    state_dependent_std: bool = False,
+) -> Head:
+    """The head of a space.
+
+    Of boxes: initial_log_std; distribution: gaussian, squashed or beta; state_dependent_std: of the first two.
+
+    Raises UsageError for another distribution, and for a box that is not squashed where the distribution is.
+    """
+    if distribution not in DISTRIBUTIONS:
+        raise unknown("distribution", distribution, DISTRIBUTIONS)
     if isinstance(action, Joint):
-        return ProductHead(tuple(head_for(part, initial_log_std) for part in action.parts))
+        boxes = initial_log_std, distribution, state_dependent_std
+        return ProductHead(tuple(head_for(part, *boxes) for part in action.parts))
     if isinstance(action, Discrete):
         return CategoricalHead(action.n)
     if isinstance(action, MultiDiscrete):
         return MultiCategoricalHead(action.sizes)
     if isinstance(action, MultiBinary):
         return BernoulliHead(action.n)
-    return GaussianHead(jnp.full(math.prod(action.shape), initial_log_std, jnp.float32))
+    size = math.prod(action.shape)
+    if is_squashed(action) != (distribution != "gaussian"):
+        raise UsageError(f"a {distribution} policy does not fit the actions {brief(action)}")
+    if distribution == "beta":
+        return BetaHead(size)
+    constant_std = GaussianHead(jnp.full(size, initial_log_std, jnp.float32))
+    gaussian = SpreadHead(size, initial_log_std) if state_dependent_std else constant_std
+    return SquashedHead(gaussian) if distribution == "squashed" else gaussian

@@ -39,10 +39,24 @@ class NetworkPolicy(eqx.Module):
         """With first weights.  hidden, network, how: as of `trunk_for`.  head_gain: of the last layer.
         initial_log_std: of a Box action."""
         head = head_for(action, initial_log_std)
+        return cls.of(observation, head, hidden, network=network, how=how, gain=head_gain, key=key)
+
+    @classmethod
+    def of(
+        cls,
+        observation: Space,
+        head: Head,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        network: str = "auto",
+        how: Layers = ORDINARY,
+        gain: float = HEAD_GAIN,
+        key: PRNGKeyArray,
+    ) -> NetworkPolicy:
+        """With a head of any kind; the rest as of `for_spaces`.  gain: of the last layer."""
         keys = jax.random.split(key)
         trunk = trunk_for(observation, network, hidden, how, key=keys[0])
-        gain = {"gain": head_gain, "initialisation": how.initialisation}
-        last = Dense(trunk.features, head.outputs, **gain, key=keys[1])
+        last = Dense(trunk.features, head.outputs, gain=gain, initialisation=how.initialisation, key=keys[1])
         return cls(trunk, last, head)
 
     def __call__(self, obs: Any) -> Distribution:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +22,7 @@ from steepest.errors import UsageError
 from steepest.names import Registry
 from steepest.policies.heads import Head, head_for
 from steepest.policies.images import is_image
+from steepest.policies.masked import with_mask
 from steepest.policies.network_policy import NetworkPolicy
 from steepest.policies.networks import (
     HEAD_GAIN,
@@ -33,7 +34,7 @@ from steepest.policies.networks import (
 )
 from steepest.policies.tabular import TabularSoftmax
 from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, Joint, MultiBinary, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space, seen
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
-    action, how many values each, `actions` in all.  action: the space, of kinds "mlp" and "network"; a file has it
-    beside this.
+    action, how many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of `head_for`.
+    action: the space, of kinds "mlp" and "network".
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
-    observation: the space, which a file has beside this too."""
+    observation: the space; of another kind, one with a mask. A file has the spaces beside this."""
 
     kind: str
     inputs: int
@@ -59,8 +60,10 @@ class PolicySpec:
     norm: bool = False
     network: str = "mlp"
     channels: str = "auto"
-    observation: Space | None = None
+    distribution: str = "gaussian"
+    state_dependent_std: bool = False
     action: Space | None = None
+    observation: Space | None = None
 
     @classmethod
     def for_spaces(
@@ -75,8 +78,12 @@ class PolicySpec:
     ) -> PolicySpec:
         """The policy that fits the spaces: a table from states to actions, else a network.
 
-        network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm.
+        network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm,
+        distribution, state_dependent_std.
         """
+        if isinstance(observation, Masked):
+            given = hidden, initial_log_std, network, channels
+            return replace(cls.for_spaces(observation.observation, action, *given, **networks), observation=observation)
         network = network_for(observation, network, channels)
         if isinstance(observation, Discrete) and isinstance(action, Discrete):
             return cls("tabular", observation.n, action.n, (), 0.0)
@@ -97,14 +104,16 @@ class PolicySpec:
             return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
         if isinstance(action, MultiBinary):
             return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
-        if isinstance(action, Joint):
-            outputs = head_for(action, initial_log_std).outputs
+        spread = networks.get("distribution", "gaussian"), networks.get("state_dependent_std", False)
+        if isinstance(action, Joint) or (isinstance(action, Box) and spread != ("gaussian", False)):
+            outputs = head_for(action, initial_log_std, *spread).outputs
             return cls("mlp", inputs, outputs, tuple(hidden), initial_log_std, action=action, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
-        return kinds[self.kind](self, key)
+        policy = kinds[self.kind](self, key)
+        return policy if self.observation is None else with_mask(policy, self.observation)
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
@@ -132,7 +141,9 @@ class PolicySpec:
                 norm=bool(record.get("norm", False)),
                 network=str(record.get("network", "mlp")),
                 channels=str(record.get("channels", "auto")),
-                observation=observation if record["kind"] == "network" else None,
+                distribution=str(record.get("distribution", "gaussian")),
+                state_dependent_std=bool(record.get("state_dependent_std", False)),
+                observation=observation if record["kind"] == "network" or isinstance(observation, Masked) else None,
                 action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -150,7 +161,7 @@ class PolicySpec:
     def head(self) -> Head:
         """What makes distributions over the actions of the space."""
         assert self.action is not None
-        return head_for(self.action, self.initial_log_std)
+        return head_for(self.action, self.initial_log_std, self.distribution, self.state_dependent_std)
 
     def weights(self) -> int:
         """How many numbers the policy has; see `weights`."""
@@ -178,10 +189,8 @@ def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:
     if spec.observation is None or spec.action is None:
         raise UsageError("a policy of the kind network has spaces, this one has none")
     how = Layers(spec.activation, spec.initialisation, spec.norm, spec.channels)
-    return NetworkPolicy.for_spaces(
-        spec.observation, spec.action, spec.hidden, network=spec.network, how=how, head_gain=spec.head_gain,
-        initial_log_std=spec.initial_log_std, key=key,
-    )  # fmt: skip
+    own = seen(spec.observation)
+    return NetworkPolicy.of(own, spec.head, spec.hidden, network=spec.network, how=how, gain=spec.head_gain, key=key)
 
 
 kinds: Registry = Registry("policy")

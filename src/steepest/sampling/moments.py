@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from steepest.normaliser import EPSILON, Normaliser, Scaling
+from steepest.normaliser import EPSILON, Normaliser, Scaling, own
 
 
 class Moments(NamedTuple):
@@ -39,6 +39,7 @@ class Moments(NamedTuple):
 
     def updated(self, x: Float[Array, "n ..."]) -> Moments:
         """With [n,…] merged in."""
+        x = own(x, self.mean.shape)
         apart = x - self.mean
         delta = jnp.mean(apart, axis=0)
         total = self.seen + x.shape[0]

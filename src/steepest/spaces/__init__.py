@@ -1,8 +1,9 @@
 """What an agent sees and does, as plain data: the spaces of Gymnasium without Gymnasium, to be saved and loaded."""
 
-from steepest.spaces.comparison import brief, fits
+from steepest.spaces.comparison import brief, fits, is_squashed
 from steepest.spaces.description import describe
-from steepest.spaces.joint import Joint, Space
+from steepest.spaces.joint import Joint, Masked, MaskedForm, Space
+from steepest.spaces.masking import choices, flat_mask, forbids_all, permitted, seen
 from steepest.spaces.plain import Box, Discrete, MultiBinary, MultiDiscrete
 from steepest.spaces.records import from_record, to_record
 
@@ -10,12 +11,20 @@ __all__ = [
     "Box",
     "Discrete",
     "Joint",
+    "Masked",
+    "MaskedForm",
     "MultiBinary",
     "MultiDiscrete",
     "Space",
     "brief",
+    "choices",
     "describe",
     "fits",
+    "flat_mask",
+    "forbids_all",
     "from_record",
+    "is_squashed",
+    "permitted",
+    "seen",
     "to_record",
 ]

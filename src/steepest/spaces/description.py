@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from steepest.errors import UsageError
-from steepest.spaces.joint import Joint, Space
+from steepest.spaces.joint import Joint, Masked, Space
 from steepest.spaces.plain import Box, Discrete, MultiBinary, MultiDiscrete
 
 
@@ -18,12 +18,14 @@ def describe(space: Any, role: str) -> Space:
 
     Raises UsageError for a space that no policy here takes, naming those it does, and the part of a Dict or Tuple.
     """
+    if role == "observation" and hasattr(space, "masked"):  # of worlds.masks
+        return Masked(describe(space.masked, role), int(space.mask))
     return _part(space, role, "", space)
 
 
 def _part(space: Any, role: str, path: str, whole: Any) -> Space:
     """A space within another.  path: what leads to it, "Dict['arm'].".  whole: what is described."""
-    kind = type(space).__name__
+    kind = "Box" if hasattr(space, "squashed") else type(space).__name__
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "Box":
@@ -31,7 +33,8 @@ def _part(space: Any, role: str, path: str, whole: Any) -> Space:
             raise _unsupported(role, whole, path + kind, "supported: Discrete, and Box of floats with one axis")
         if role == "action" and not path and len(space.shape) != 1:
             raise _unsupported(role, whole, path + kind, "supported: Discrete, and Box of floats with one axis")
-        return Box(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64), str(space.dtype))
+        own, squashed = getattr(space, "squashed", space), hasattr(space, "squashed")  # of worlds.squashing
+        return Box(np.asarray(own.low, np.float64), np.asarray(own.high, np.float64), str(own.dtype), squashed)
     if kind == "MultiDiscrete" and len(space.shape) == 1:
         return MultiDiscrete(*(tuple(int(n) for n in each) for each in (space.nvec, space.start)))
     if kind == "MultiBinary" and len(space.shape) == 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,4 +89,56 @@ class Joint:
         return np.concatenate(each, axis=-1).astype(np.float32)
 
 
-Space = Discrete | MultiDiscrete | MultiBinary | Box | Joint
+class MaskedForm(NamedTuple):
+    """What of a `Masked` a program needs.  shape, dtype: of the observation.  mask: entries of the mask."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    mask: int
+
+    def split(self, flat: Any) -> tuple[Any, Any]:
+        """[…, n + mask] ↦ the observation [...] in its own dtype, and the mask […, mask] as it is; NumPy or JAX."""
+        end = flat.shape[-1] - self.mask
+        return flat[..., :end].reshape((*flat.shape[:-1], *self.shape)).astype(self.dtype), flat[..., end:]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An observation and which actions are allowed with it, side by side in a flat vector: [obs, 1 or 0 of each].
+
+    observation: of what the environment says.  mask: entries of the mask.
+    """
+
+    observation: Space
+    mask: int
+    inside = np.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (math.prod(self.observation.shape) + self.mask,)
+
+    @property
+    def form(self) -> MaskedForm:
+        return MaskedForm(self.observation.shape, np.dtype(self.observation.inside).name, self.mask)
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """As of a `Joint`."""
+        return Joint((self.observation, MultiBinary(self.mask))).counts
+
+    def to_environment(self, action: Any) -> Any:
+        """Masks are of observations."""
+        raise NotImplementedError("an action has no mask")
+
+    def from_environment(self, obs: Any) -> NDArray[np.float32]:
+        """A copy: `worlds.masks` has put it together already."""
+        return np.array(obs, np.float32)
+
+    def joined(self, obs: Any, mask: Any) -> NDArray[np.float32]:
+        """[…, n + mask] of the environment's own observation and masks […, mask], one or many."""
+        own = self.observation.from_environment(obs)
+        lead = own.shape[: own.ndim - len(self.observation.shape)]
+        return np.concatenate([own.reshape((*lead, -1)), np.asarray(mask)], axis=-1).astype(np.float32)
+
+
+Space = Discrete | MultiDiscrete | MultiBinary | Box | Joint | Masked

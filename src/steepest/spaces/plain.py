@@ -103,11 +103,13 @@ class MultiBinary(_WholeNumbers):
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Real arrays.  low, high: bounds, of the space's shape, ±∞ where there are none.  dtype: the environment's."""
+    """Real arrays.  low, high: bounds, of the space's shape, ±∞ where there are none.  dtype: the environment's.
+    squashed: a policy's actions s are of any size, and stand for low + (high − low)·(1 + tanh s)/2."""
 
     low: NDArray[Any]
     high: NDArray[Any]
     dtype: str = "float32"
+    squashed: bool = False
 
     @property
     def inside(self) -> Any:
@@ -119,8 +121,11 @@ class Box:
         return self.low.shape
 
     def to_environment(self, action: Any) -> NDArray[Any]:
-        """The action clipped to the bounds, in the environment's dtype. Never seen by the update."""
-        return np.clip(np.asarray(action), self.low, self.high).astype(self.dtype)
+        """The action clipped to the bounds, or squashed, in the environment's dtype. Never seen by the update."""
+        action = np.asarray(action)
+        if self.squashed:
+            action = self.low + (self.high - self.low) * (0.5 + 0.5 * np.tanh(action))
+        return np.clip(action, self.low, self.high).astype(self.dtype)
 
     def from_environment(self, obs: Any) -> NDArray[Any]:
         """Observations in their dtype from here on: a copy, since vector environments re-use their buffers."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from steepest.errors import UsageError
-from steepest.spaces.joint import Joint, Space
+from steepest.spaces.joint import EXACT, Joint, Masked, Space
 from steepest.spaces.plain import Box, Discrete, MultiBinary, MultiDiscrete
 
 _LARGEST = 2**53
@@ -29,11 +29,14 @@ def to_record(space: Space) -> dict[str, Any]:
     if isinstance(space, Joint):
         names = None if space.names is None else list(space.names)
         return {"kind": "joint", "names": names, "parts": [to_record(part) for part in space.parts]}
+    if isinstance(space, Masked):
+        return {"kind": "masked", "observation": to_record(space.observation), "mask": space.mask}
     bound = {
         name: [float(x) if np.isfinite(x) else None for x in array.ravel()]
         for name, array in (("low", space.low), ("high", space.high))
     }
-    return {"kind": "box", "shape": list(space.shape), "dtype": space.dtype, **bound}
+    squashed = {"squashed": True} if space.squashed else {}
+    return {"kind": "box", "shape": list(space.shape), "dtype": space.dtype, **bound, **squashed}
 
 
 def from_record(record: dict[str, Any]) -> Space:
@@ -56,6 +59,8 @@ def _built(record: dict[str, Any], depth: int) -> Space:
         return MultiBinary(_whole(record["n"], 1))
     if record["kind"] == "joint":
         return _joint(record, depth)
+    if record["kind"] == "masked":
+        return _masked(record, depth)
     if record["kind"] != "box":
         raise ValueError(record["kind"])
     shape, dtype = tuple(int(n) for n in record["shape"]), record["dtype"]
@@ -65,7 +70,10 @@ def _built(record: dict[str, Any], depth: int) -> Space:
         np.array([missing if x is None else float(x) for x in record[name]], np.float64).reshape(shape)
         for name, missing in (("low", -np.inf), ("high", np.inf))
     )
-    return Box(low, high, dtype)
+    squashed = record.get("squashed", False)
+    if squashed is not False and (squashed is not True or not np.isfinite([low, high]).all()):
+        raise ValueError(f"squashed {squashed!r:.40} within {low!r:.40} and {high!r:.40}")
+    return Box(low, high, dtype, squashed)
 
 
 def _joint(record: dict[str, Any], depth: int) -> Joint:
@@ -78,6 +86,15 @@ def _joint(record: dict[str, Any], depth: int) -> Joint:
         if len(set(names)) != len(parts) or len(names) != len(parts):
             raise ValueError(f"{len(names)} names, some of them twice perhaps, for {len(parts)} parts")
     return Joint(tuple(_built(part, depth - 1) for part in parts), None if names is None else tuple(names))
+
+
+def _masked(record: dict[str, Any], depth: int) -> Masked:
+    if depth < _DEEPEST:
+        raise ValueError("a mask belongs to the whole of an observation")
+    mask = _whole(record["mask"], 1)
+    if mask > EXACT:
+        raise ValueError(f"a mask of {mask}")
+    return Masked(_built(record["observation"], depth - 1), mask)
 
 
 def _whole(value: Any, least: int = -_LARGEST) -> int:

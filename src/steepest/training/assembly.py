@@ -16,7 +16,17 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
-from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, NetworkValue, StateValue, trust_region
+from steepest.critics import (
+    AdamFit,
+    Critic,
+    CriticFit,
+    MlpValue,
+    NaturalFit,
+    NetworkValue,
+    StateValue,
+    Unmasked,
+    trust_region,
+)
 from steepest.distributions import Product
 from steepest.errors import UsageError
 from steepest.geometry import (
@@ -33,9 +43,10 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
+from steepest.policies.masked import with_mask
 from steepest.policies.specification import PolicySpec, is_simple
 from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, Joint, MultiDiscrete, Space
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
@@ -54,13 +65,16 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "activation": given.activation,
             "initialisation": given.initialisation,
             "norm": given.layer_norm,
+            "distribution": given.distribution,
+            "state_dependent_std": given.state_dependent_std,
         }
         spec = PolicySpec.for_spaces(
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
         )
         policy = spec.build(key)
+    policy, own = with_mask(policy, observation), seen(observation)
     check_policy(policy, observation, action)
-    statistics = _statistics(observation, spec) if config.sampling.normalise_observations else None
+    statistics = _statistics(own, spec) if config.sampling.normalise_observations else None
     return Agent(policy, observation, action, statistics, spec)
 
 
@@ -138,6 +152,8 @@ def example(observation: Space) -> np.ndarray:
 
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
+    if isinstance(observation, Masked):
+        return Unmasked(build_critic(config, observation.observation, key), observation.form)
     given = config.critic
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)

@@ -50,6 +50,8 @@ def check(config: TrainConfig) -> None:
         raise UsageError("entropy is added to the rewards of a single path: leave --scheme at single-path")
     if config.policy.initial_log_std is not None and not math.isfinite(config.policy.initial_log_std):
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
+    if config.policy.distribution == "beta" and config.policy.state_dependent_std:
+        raise UsageError("state_dependent_std is of Gaussians; a Beta depends on the state anyway: leave it out")
     _positive("head_gain", config.policy.head_gain)
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
         if any(n < 1 for n in hidden):

@@ -28,7 +28,7 @@ from steepest.sampling.groups import Groups, Order
 from steepest.sampling.rollout import Collector, empty
 from steepest.sampling.standing import Standing
 from steepest.sampling.vine import Vine
-from steepest.spaces import Discrete, describe
+from steepest.spaces import Discrete, Masked, describe
 from steepest.training.config import TrainConfig
 from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
 from steepest.worlds.faults import Fault
@@ -209,5 +209,6 @@ def build_collect(config: TrainConfig, worlds: Sequence[World], policy: Policy, 
     assert length is not None
     (world,) = worlds
     action = describe(world.action_space, "action")
-    every = action.n if isinstance(action, Discrete) and action.n == width else None
+    masked = isinstance(describe(world.observation_space, "observation"), Masked)  # then not every action is allowed
+    every = action.n if isinstance(action, Discrete) and action.n == width and not masked else None
     return VinePath(world, policy, steps, Vine(states, width, length, gamma), every, keep=keep)

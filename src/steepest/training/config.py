@@ -11,6 +11,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+_MASK = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="{false,true,auto}",
+    instance_from_str=lambda given: {"false": False, "true": True, "auto": "auto"}[given[0].lower()],
+    is_instance=lambda value: isinstance(value, bool) or value == "auto",
+    str_from_instance=lambda value: [str(value).lower()],
+    choices=("false", "true", "auto"),
+)
+
 
 @dataclass(frozen=True)
 class UpdateConfig:
@@ -129,7 +138,15 @@ class PolicyConfig:
     head_gain: float = 0.01
     """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
-    """ln σ of a Gaussian policy at the start, in the units of the action."""
+    """ln σ of a Gaussian policy at the start, in the units of the action; of a squashed one half the box is 1."""
+    distribution: Literal["gaussian", "squashed", "beta"] = "gaussian"
+    """Of actions in a Box: a Gaussian that is clipped to the bounds; one squashed into them by tanh; a Beta on them."""
+    state_dependent_std: bool = False
+    """ln σ of a Gaussian, squashed or not, is an output of the network, within ±5 of initial_log_std; else the same in
+    all states, trained."""
+    mask: Annotated[bool | Literal["auto"], _MASK] = False
+    """Never choose an action that the environment forbids: by its method action_masks(), or info["action_mask"]. auto:
+    where it has one of these."""
     network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
     """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
     a table from states to actions, whatever is said here."""

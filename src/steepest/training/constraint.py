@@ -11,8 +11,8 @@ from steepest.algorithms import Algorithm
 from steepest.errors import UsageError
 from steepest.geometry import needs_cost
 from steepest.sampling.cost_meter import CostMeter
-from steepest.spaces import describe
 from steepest.training.config import TrainConfig
+from steepest.worlds.settable import at_rest
 from steepest.worlds.world import World
 
 
@@ -40,8 +40,7 @@ def build_meter(config: TrainConfig, world: World) -> CostMeter | None:
     if limit is None:
         return None
     world.reset(config.seed)
-    action = describe(world.action_space, "action")
-    cost = world.step(np.zeros((world.envs, *action.shape), action.inside)).cost
+    cost = world.step(at_rest(world)(world.obs)).cost
     if cost is None or not np.isfinite(cost).all():
         raise UsageError(
             f"{world.name} reports no cost, so that cost_limit says nothing: every step's info must have a finite "

@@ -37,6 +37,7 @@ from steepest.runs import RunFolder, read_lines
 from steepest.spaces import describe
 from steepest.training.checks import check_seed
 from steepest.training.config import TrainConfig
+from steepest.training.hosting import shown
 from steepest.training.new_batches import Loaded, all_but, collect_batches, cut, load_measured, merged
 from steepest.training.persistence import needs
 from steepest.training.presets import resolve
@@ -82,7 +83,9 @@ def diagnose(
     needs(info, "algorithm", algorithm, "diagnose(path, algorithm=…); the command line cannot")
     config = from_record(folder.read_config())
     given = config.env if env is None else env
-    world = make_world(given, None if is_made(given) else config.sampling.envs, allow_import=env is not None)
+    world = make_world(
+        shown(config, given), None if is_made(given) else config.sampling.envs, allow_import=env is not None
+    )
     try:
         made, functional = is_made(given), is_functional_world(world)
         config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)

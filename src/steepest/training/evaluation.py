@@ -18,10 +18,10 @@ from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.sampling.groups import bear_faults
 from steepest.sampling.rollout import Act
-from steepest.spaces import brief, describe, fits
+from steepest.spaces import Masked, brief, describe, fits, is_squashed
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
-from steepest.worlds import is_made, make_world
+from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.faults import Irreparable, Report
 from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
@@ -47,6 +47,8 @@ def evaluate(
     """
     if episodes < 1:
         raise UsageError(f"evaluate needs episodes ≥ 1, got {episodes}")
+    masks, squashed = isinstance(agent.observation, Masked), is_squashed(agent.action)
+    env = Adapted(env, masks, squashed) if masks or squashed else env
     if is_made(env):
         return play(agent, make_world(env), episodes, seed, deterministic)
     world = make_world(env, min(episodes, _ENVS), allow_import=allow_import)

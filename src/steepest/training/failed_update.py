@@ -30,10 +30,11 @@ from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
-from steepest.spaces import Joint, Space
+from steepest.spaces import Joint, Space, seen
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
+from steepest.training.hosting import shown
 from steepest.training.learner import Given, Learner, LearnerState, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
@@ -103,7 +104,7 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    _check_critic(config, agent.observation, arrays)
+    _check_critic(config, seen(agent.observation), arrays)
     learner = learner_of(config, algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
@@ -134,7 +135,9 @@ def _made_again(
     config: TrainConfig, learner: Learner, arrays: Arrays, info: dict[str, Any], env: Any, policy: Any, ahead: int
 ) -> tuple[LearnerState, Given]:
     """Of a run that was one program: its iterations from the checkpoint on."""
-    world = make_world(config.env if env is None else env, config.sampling.envs, allow_import=env is not None)
+    world = make_world(
+        shown(config, config.env if env is None else env), config.sampling.envs, allow_import=env is not None
+    )
     if not isinstance(world, FunctionalWorld):
         world.close()
         raise UsageError(f"this update is of a run that was one program, and {world.name} is none: give its env")
@@ -150,8 +153,9 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Sp
     rollout = Rollout(*(np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in form))
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
-    stand = np.zeros(observation.shape, np.float32)
-    scaling = Scaling(stand, stand, stand > 0 if isinstance(observation, Joint) else None)
+    own = seen(observation)
+    stand = np.zeros(own.shape, np.float32)
+    scaling = Scaling(stand, stand, stand > 0 if isinstance(own, Joint) else None)
     found: dict[str, Any] = {}
     for name, like in {
         "rollout": rollout,

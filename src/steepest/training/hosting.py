@@ -23,12 +23,13 @@ from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
-from steepest.spaces import describe
+from steepest.spaces import Box, brief, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
-from steepest.worlds import is_made, make_world
+from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
+from steepest.worlds.settable import at_rest
 from steepest.worlds.world import World
 
 _WORTH = 5.0
@@ -47,7 +48,13 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
 
     Raises UsageError for a world, groups or workers that there cannot be.
     """
-    world = open_world(stack, env, config.sampling.envs if is_made(env) else 1, allow_import=allow_import)
+    first = config.sampling.envs if is_made(env) else 1
+    world = open_world(stack, env, first, allow_import=allow_import)
+    config = _with_mask(config, world) if config.policy.mask else config
+    _check_distribution(config, world)
+    if shown(config, env) is not env:
+        env = shown(config, env)
+        world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
     config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
     config = settle(config, env, world, policy)
@@ -58,6 +65,35 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     if workers is not None:
         stack.callback(workers.close)
     return config, world, workers
+
+
+def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
+    """With what `auto` means in this world. Raises UsageError for a mask that it does not have."""
+    from steepest.worlds.masks import offers_masks
+
+    offered = offers_masks(world)
+    if config.policy.mask is True and not offered:
+        raise UsageError(
+            f"{world.name} says of no action whether it is allowed: policy.mask needs a method action_masks(), or "
+            'info["action_mask"] at every reset and step; leave mask at false'
+        )
+    return dataclasses.replace(config, policy=dataclasses.replace(config.policy, mask=offered))
+
+
+def _check_distribution(config: TrainConfig, world: World) -> None:
+    """Raise UsageError where the policy's settings are of boxes and there is none."""
+    given, action = config.policy, describe(world.action_space, "action")
+    name = "state_dependent_std" if given.state_dependent_std else f"distribution={given.distribution}"
+    if (given.distribution, given.state_dependent_std) == ("gaussian", False):
+        return
+    if not isinstance(action, Box) and not np.isinf(action.counts).any():
+        raise UsageError(f"policy.{name} says nothing of the actions {brief(action)} of {world.name}: leave it out")
+
+
+def shown(config: TrainConfig, env: Any) -> Any:
+    """What the world of a resolved configuration is made of.  env: as the user gave it."""
+    masks, squashed = config.policy.mask is True, config.policy.distribution != "gaussian"
+    return Adapted(env, masks, squashed) if masks or squashed else env
 
 
 def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
@@ -136,14 +172,13 @@ def _can_be_sent(env: Any, policy: Any) -> bool:
 def _seconds_per_step(world: World, budget: float = 0.02) -> float:
     """What a step of one environment takes: the median of as many as go into `budget` seconds, at least 3; 0 where it
     breaks, which the run will say."""
-    action = describe(world.action_space, "action")
-    rest = np.zeros((world.envs, *action.shape), action.inside)
+    rest = at_rest(world)
     seconds: list[float] = []
     try:
         world.reset(0)
         while len(seconds) < 3 or sum(seconds) < budget:
             begin = time.perf_counter()
-            world.step(rest)
+            world.step(rest(world.obs))
             seconds.append(time.perf_counter() - begin)
     except RunError:
         return 0.0

@@ -26,6 +26,7 @@ from steepest.sampling.moments import Moments
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Episode
 from steepest.sampling.unroll import Ends, Underway, begin
+from steepest.spaces import Masked
 from steepest.training.config import TrainConfig
 from steepest.training.engine import RESET, Advanced, Before, Row, key_of
 from steepest.training.learner import Given, IterationInfo, Learner
@@ -270,10 +271,15 @@ def _episodes(ends: Ends, terminated: np.ndarray) -> list[Episode]:
     return list(map(Episode, returns, lengths, b.tolist(), how, costs))
 
 
+_OUTSIDE = "an observation that is not in its space"
+
+
 def _fault(world: FunctionalWorld, broken: np.ndarray) -> RunError:
     """broken: [3,B]."""
     kind, env = (int(x) for x in np.argwhere(broken)[0])
     if kind == 0:
         return RunError("the policy chose an action that is not finite")
-    what = ("an observation that is not in its space", "a reward that is not finite")[kind - 1]
+    masked = isinstance(world.copies.observation, Masked)
+    seen = "an observation that is not finite, or a mask that forbids everything" if masked else _OUTSIDE
+    what = (seen, "a reward that is not finite")[kind - 1]
     return RunError(f"{world.name}: environment {env} of {world.envs} returned {what}")

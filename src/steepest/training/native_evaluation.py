@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from steepest.agent import Agent, actions
 from steepest.errors import RunError
 from steepest.normaliser import Scaling
+from steepest.spaces import Masked, choices, forbids_all
 from steepest.worlds.functional.copies import Copies, Stand
 from steepest.worlds.functional.world import FunctionalWorld
 
@@ -56,7 +57,9 @@ def play_functional(
     while (np.asarray(played.ended) < quota).any() and not stop():
         played = _play(copies, copies.tables, agent.policy, scaling, played, limits, key, deterministic)
         if not played.fine:
-            raise RunError(f"{world.name}: an action, an observation or a reward of the evaluation is not finite")
+            what = "an action, an observation or a reward of the evaluation is not finite"
+            masked = isinstance(copies.observation, Masked)
+            raise RunError(f"{world.name}: {what}{', or a mask forbids everything' if masked else ''}")
     ended, values = np.asarray(played.ended), np.asarray(played.returns, np.float64)
     return np.concatenate([row[:n] for row, n in zip(values, ended, strict=True)])
 
@@ -87,6 +90,14 @@ def _play(
         at = jnp.where(counted, played.ended, played.returns.shape[1])  # what is not counted is written nowhere
         returns = played.returns.at[rows, at].set(running, mode="drop")
         fine = jnp.stack([jnp.all(jnp.isfinite(x)) for x in (action, outcome.next_obs, outcome.reward)]).all()
+        fine = fine & _allows(copies, played.stand.obs)
         return _Played(played.step + 1, stand, jnp.where(done, 0.0, running), played.ended + counted, returns, fine)
 
     return jax.lax.while_loop(goes_on, go_on, played)
+
+
+def _allows(copies: Copies, obs: Any) -> Array | bool:
+    """Whether something can be chosen everywhere."""
+    if not isinstance(copies.observation, Masked):
+        return True
+    return ~jnp.any(forbids_all(copies.observation.form.split(obs)[1], choices(copies.action)))

@@ -22,7 +22,7 @@ from steepest.batch import Rollout
 from steepest.distributions import FromNoise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
-from steepest.spaces import Box
+from steepest.spaces import Box, Masked, choices, forbids_all
 from steepest.training.engine import ACT, FIT, key_of
 from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
 from steepest.worlds.functional.copies import Copies
@@ -174,5 +174,8 @@ def _broken(copies: Copies, rollout: Rollout) -> Array:
     wrong = ~jnp.isfinite(obs)
     if not isinstance(form, Box):
         wrong |= np.isfinite(form.counts) & ((obs < 0) | (obs >= form.counts))
+    if isinstance(form, Masked):  # what was acted on must allow something
+        mask = form.form.split(rollout.obs)[1]
+        wrong = wrong | forbids_all(mask, choices(copies.action))[..., None]
     flags = ~jnp.isfinite(rollout.action), wrong, ~jnp.isfinite(rollout.reward)
     return jnp.stack([jnp.any(flag, axis=tuple(a for a in range(flag.ndim) if a != 1)) for flag in flags])

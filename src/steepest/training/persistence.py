@@ -19,6 +19,7 @@ from steepest.critics import Critic
 from steepest.errors import RunError, UsageError
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
+from steepest.policies.masked import with_mask
 from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder
 from steepest.runs import checkpoint as checkpoint_file
@@ -26,7 +27,7 @@ from steepest.runs.checkpoint import flatten, restore
 from steepest.runs.meta import versions
 from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
-from steepest.spaces import Joint, to_record
+from steepest.spaces import Joint, seen, to_record
 from steepest.training.config import TrainConfig
 from steepest.training.learner import LearnerState
 from steepest.training.recorded import (
@@ -178,12 +179,14 @@ def restore_agent(arrays: Arrays, info: dict[str, Any], policy: Any = None) -> A
         if spec is None:
             raise UsageError("this run trained a policy of your own: load it with st.load(path, policy=template)")
         policy = _template(spec)
+    observation, action = space_of(info, "observation"), space_of(info, "action")
+    policy = with_mask(policy, observation)
     policy = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array(x) else x, policy)  # as training takes it
     policy = restore(policy, arrays, "learner.policy")
-    observation, action = space_of(info, "observation"), space_of(info, "action")
-    normaliser = normaliser_of(arrays, "normaliser", observation.shape)
-    if normaliser is not None and isinstance(observation, Joint):
-        normaliser = dataclasses.replace(normaliser, alone=left_alone(observation))
+    own = seen(observation)
+    normaliser = normaliser_of(arrays, "normaliser", own.shape)
+    if normaliser is not None and isinstance(own, Joint):
+        normaliser = dataclasses.replace(normaliser, alone=left_alone(own))
     return Agent(policy, observation, action, normaliser, spec)
 
 

@@ -150,7 +150,7 @@ def _is_sums(each: Any) -> bool:
 def space_of(info: dict[str, Any], name: str) -> Space:
     """The space `name` of a checkpoint."""
     record = _object(info, name)
-    if record.get("kind") not in ("box", "discrete", "multi-discrete", "multi-binary", "joint"):
+    if record.get("kind") not in ("box", "discrete", "multi-discrete", "multi-binary", "joint", "masked"):
         raise RunError(f"the checkpoint's {name} space is damaged: its kind is {record.get('kind')!r:.80}")
     try:
         space = spaces.from_record(record)
@@ -172,7 +172,8 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
-        own = PolicySpec.for_spaces(observation, action, network=spec.network, channels=spec.channels)
+        spread: Any = {"distribution": spec.distribution, "state_dependent_std": spec.state_dependent_std}
+        own = PolicySpec.for_spaces(observation, action, network=spec.network, channels=spec.channels, **spread)
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )

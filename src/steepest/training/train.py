@@ -30,7 +30,7 @@ from steepest.training.config import PolicyConfig, TrainConfig, UpdateConfig
 from steepest.training.display import ProgressDisplay
 from steepest.training.engine import Engine
 from steepest.training.evaluation import evaluate
-from steepest.training.hosting import Placed, place
+from steepest.training.hosting import Placed, place, shown
 from steepest.training.persistence import (
     Snapshot,
     best_return,
@@ -107,7 +107,12 @@ def train(
         )
     objects = [kind for kind, value in (("env", env), ("algorithm", algorithm)) if not isinstance(value, str)]
     with ExitStack() as stack:
+        asked = config.policy.mask
         config, world, workers = placed or place(stack, config, env, policy)
+        env = shown(config, env)
+        if asked == "auto" and not quiet:
+            has = "obeyed: it says which actions are allowed" if config.policy.mask else "none that it shows"
+            (console or Console()).print(f"action masks of {world.name}: {has}", highlight=False)
         learner = learner_of(config, algorithm)
         if seeds is not None:
             return train_seeds(
@@ -184,7 +189,7 @@ def resume(
         if best_return(folder) is None:
             progress = progress._replace(best=None)
         snapshot = snapshot._replace(progress=progress._replace(resumed=progress.resumed + 1))
-        objects = objects_of(info)
+        objects, given = objects_of(info), shown(config, given)
         engine = engine_of(stack, config, learner, world, given, snapshot, workers, callbacks)
         return _run(config, engine, world, given, folder, snapshot, callbacks, quiet, console, wall, found, objects)
 

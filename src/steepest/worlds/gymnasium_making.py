@@ -7,7 +7,7 @@ already is all there is.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,11 +16,18 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
+from steepest.worlds.masks import ShowsMask, ShowsMasks
 from steepest.worlds.stacking import FrameStack
 
 
 def make_gymnasium(
-    spec: Any, envs: int | None = None, *, stack: int | None = None, called: str | None = None, **kwargs: Any
+    spec: Any,
+    envs: int | None = None,
+    *,
+    stack: int | None = None,
+    called: str | None = None,
+    shows_masks: bool = False,
+    **kwargs: Any,
 ) -> GymnasiumWorld:
     """A world of `envs` environments, stepped one after the other in this process.
 
@@ -28,7 +35,7 @@ def make_gymnasium(
         `envs` may only repeat what they are.
     envs: how many; 1 if not said, or as many as the VectorEnv has.
     stack, called: of an id, so many observations are shown as one, and the world is called so.
-    kwargs: for the constructor of the environment.
+    shows_masks: the observation is [obs, mask], as of `masks.py`.  kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id (it suggests the closest), a missing package (it says which extra to install), a
     constructor that fails, and spaces that are not supported.
@@ -40,20 +47,27 @@ def make_gymnasium(
             raise UsageError(
                 f"{name_of(spec)} is made already and {what}; to make more, give a function that returns one"
             )
-        return GymnasiumWorld(spec if isinstance(spec, VectorEnv) else _from_factory(lambda: spec, 1, {}))
+        if isinstance(spec, VectorEnv):
+            return GymnasiumWorld(ShowsMasks(spec) if shows_masks else spec)
+        one = ShowsMask(spec) if shows_masks else spec
+        return GymnasiumWorld(_from_factory(lambda: one, 1, {}))
     if isinstance(spec, str):
-        env = _from_id(spec, 1 if envs is None else envs, kwargs, stack)
-        return GymnasiumWorld(env, called or spec, again=lambda: _from_id(spec, 1, kwargs, stack).envs[0])
+        wrappers: list[Any] = [] if stack is None else [functools.partial(FrameStack, count=stack)]
+        wrappers += [ShowsMask] if shows_masks else []
+        env = _from_id(spec, 1 if envs is None else envs, kwargs, wrappers)
+        return GymnasiumWorld(env, called or spec, again=lambda: _from_id(spec, 1, kwargs, wrappers).envs[0])
     if not callable(spec):
         raise UsageError(
             f"an environment is an id, a factory, a gymnasium Env or a VectorEnv; got {type(spec).__name__}"
         )
-    env = _from_factory(spec, 1 if envs is None else envs, kwargs)
-    return GymnasiumWorld(env, again=lambda: spec(**kwargs))
+
+    def one_more() -> Any:
+        return ShowsMask(spec(**kwargs)) if shows_masks else spec(**kwargs)
+
+    return GymnasiumWorld(_from_factory(one_more, 1 if envs is None else envs, {}), again=one_more)
 
 
-def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], stack: int | None) -> Any:
-    wrappers = None if stack is None else [functools.partial(FrameStack, count=stack)]
+def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Any]) -> Any:
     try:
         # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
         return gymnasium.make_vec(
@@ -91,6 +105,8 @@ def _latest() -> list[str]:
 def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
     try:
         made = [factory(**kwargs) for _ in range(envs)]
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"the environment's factory raised {type(error).__name__}: {error}") from error
     for env in made:

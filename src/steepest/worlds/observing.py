@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from steepest.spaces import Box, Discrete, Joint, Space
+from steepest.spaces import Box, Discrete, Joint, Masked, Space, seen
 from steepest.worlds.answers import Wrong, misfit, short
 
 
@@ -86,7 +86,7 @@ def first_misfit(env: Any, reader: Reader) -> tuple[int, str] | None:
 
 def entry(form: Space, k: int) -> tuple[int, str]:
     """(what the environment's own number is more, its place in words) of entry k of a vector."""
-    path = ""
+    form, path = seen(form), ""
     while isinstance(form, Joint):
         names = form.names or range(len(form.parts))
         for name, part, size in zip(names, form.parts, form.sizes, strict=True):
@@ -94,7 +94,7 @@ def entry(form: Space, k: int) -> tuple[int, str]:
                 form, path = part, f"{path}[{name!r}]"
                 break
             k -= size
-    offset = 0 if isinstance(form, Box) else int(np.broadcast_to(form.offset, form.shape or (1,)).ravel()[k])
+    offset = 0 if isinstance(form, Box | Masked) else int(np.broadcast_to(form.offset, form.shape or (1,)).ravel()[k])
     place = path if isinstance(form, Discrete) else f"entry {k}{' of ' if path else ''}{path}"
     return offset, place
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from steepest.worlds.specification import make_world
+from steepest.worlds.specification import Adapted, make_world
 from steepest.worlds.world import World
 
 
@@ -28,8 +28,9 @@ class Remake(NamedTuple):
 
 def remake(spec: Any) -> Remake:
     """How to make a Gymnasium environment again that has been made here.  spec: the id, or the factory."""
-    if not isinstance(spec, str):
+    own = spec.spec if isinstance(spec, Adapted) else spec
+    if not isinstance(own, str):
         return Remake(spec, None)
     import gymnasium
 
-    return Remake(spec, gymnasium.registry.get(spec.rpartition(":")[2]))
+    return Remake(spec, gymnasium.registry.get(own.rpartition(":")[2]))

@@ -11,13 +11,13 @@ part of its state. With seeds they start anew, the same for equal seeds: common 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from steepest.errors import UsageError
-from steepest.spaces import Box, describe
+from steepest.spaces import Box, Masked, Space, describe, permitted
 from steepest.worlds.state_record import from_record, to_record
 from steepest.worlds.world import Transition, World
 
@@ -135,14 +135,14 @@ def keeps(world: World, before: int = 3, after: int = 3) -> bool:
         found = keepable(world)
         if found is None:
             return False
-        actions = _actions(world, before + after)
+        act = _acting(world, before + after)
         world.reset(0)
-        for action in actions[:before]:
-            world.step(action)
+        for t in range(before):
+            world.step(act(t, world.obs))
         state = from_record(*to_record(found.keep(), 2 * MOST * world.envs))
-        first = [(*world.step(action), world.obs) for action in actions[before:]]
+        first = [(*world.step(act(before + t, world.obs)), world.obs) for t in range(after)]
         found.put_back(state)
-        second = [(*world.step(action), world.obs) for action in actions[before:]]
+        second = [(*world.step(act(before + t, world.obs)), world.obs) for t in range(after)]
     except Exception:  # as of `kept`
         return False
     return all(_same(x, y) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True))
@@ -154,15 +154,32 @@ def _same(x: np.ndarray | None, y: np.ndarray | None) -> bool:
     return np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
 
 
-def _actions(world: World, count: int) -> list[np.ndarray]:
-    """As a policy would choose them, the same in all environments."""
+def _acting(world: World, count: int) -> Callable[[int, np.ndarray], np.ndarray]:
+    """(t < count, observations) ↦ actions as a policy would choose them, the same in all environments where they can
+    be: drawn at random, once."""
     space, form = copy.deepcopy(world.action_space), describe(world.action_space, "action")
     space.seed(0)
     actions = [np.stack([form.from_environment(space.sample())] * world.envs) for _ in range(count)]
-    if form.inside == np.int32:
-        return actions
-    real = True if isinstance(form, Box) else np.isinf(form.counts)
-    return [np.where(real, np.clip(a, -10, 10), a) for a in actions]  # bounds can be anything
+    if form.inside != np.int32:
+        real = True if isinstance(form, Box) else np.isinf(form.counts)
+        actions = [np.where(real, np.clip(a, -10, 10), a) for a in actions]  # bounds can be anything
+    allowed = _allowed(world, form)
+    return lambda t, obs: allowed(actions[t], obs)
+
+
+def at_rest(world: World) -> Callable[[np.ndarray], np.ndarray]:
+    """Observations ↦ actions 0, or the first that are allowed, for trials."""
+    form = describe(world.action_space, "action")
+    rest, allowed = np.zeros((world.envs, *form.shape), form.inside), _allowed(world, form)
+    return lambda obs: allowed(rest, obs)
+
+
+def _allowed(world: World, action: Space) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(actions, observations) ↦ the actions, of which none is forbidden."""
+    observation = describe(world.observation_space, "observation")
+    if not isinstance(observation, Masked):
+        return lambda chosen, obs: chosen
+    return lambda chosen, obs: permitted(action, chosen, observation.form.split(obs)[1])
 
 
 def refusal(name: str, why: str) -> UsageError:
@@ -172,19 +189,19 @@ def refusal(name: str, why: str) -> UsageError:
 
 def _replays(world: World, states: SettableWorld, before: int = 5, after: int = 8) -> bool:
     """Whether every environment goes on from a state of the first as the first did, to the bit."""
-    actions = _actions(world, before + after)
+    act = _acting(world, before + after)
     world.reset(0)
     own = states.get_state()  # a snapshot holds what an environment was made with, too: give each its own again
-    for action in actions[:before]:
-        world.step(action)
+    for t in range(before):
+        world.step(act(t, world.obs))
     if not _running(states):  # the first step of an episode will do
         world.reset(0)
     snapshot = states.get_state([0])[0]
 
     def follow(running: np.ndarray) -> list[tuple[np.ndarray, ...]]:
         seen: list[tuple[np.ndarray, ...]] = [(states.obs.copy(),)]
-        for action in actions[before:]:
-            transition = states.advance(action, running)
+        for t in range(after):
+            transition = states.advance(act(before + t, states.obs), running)
             seen.append(tuple(np.where(_rows(running, x), x, 0) for x in transition if x is not None))
             running = running & ~(transition.terminated | transition.truncated)
         return seen

@@ -13,13 +13,26 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from steepest.errors import UsageError
 from steepest.names import Registry, nearest
 from steepest.worlds.functional.protocol import is_functional, is_functional_world
 from steepest.worlds.stacking import counted
 from steepest.worlds.world import World
+
+
+class Adapted(NamedTuple):
+    """An environment as of `make_world`, made to the measure of a policy.
+
+    masks: it observes its action masks too (`masks.py`).  squashed: its actions within bounds are given before they are
+    squashed (`squashing.py`).
+    """
+
+    spec: Any
+    masks: bool = False
+    squashed: bool = False
+
 
 backends: Registry[Callable[..., World]] = Registry("environment backend", "steepest.worlds")
 """name ↦ make(specification, envs, **kwargs) → World; `envs` is None where the user gave no number."""
@@ -29,38 +42,57 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     """The world that `spec` means, with `envs` environments (one, if not said).
 
     spec: an id with an optional backend or module before a colon, a factory () → gymnasium.Env, a gymnasium.Env, a
-        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is.
+        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is; or these `Adapted`.
     allow_import: False for an id that was read from a file. A module named only by a file is not imported.
     kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id, backend or module, and for a number of environments that cannot be had.
     """
+    masks, squashed = (spec.masks, spec.squashed) if isinstance(spec, Adapted) else (False, False)
+    spec = spec.spec if isinstance(spec, Adapted) else spec
+    if squashed and not _is_world(spec):
+        from steepest.worlds.squashing import squash
+
+        return squash(make_world(Adapted(spec, masks), envs, allow_import=allow_import, **kwargs))
     if _is_world(spec):
+        if masks or squashed:
+            raise UsageError(
+                f"world {spec.name!r} is made already: give the environment, so that it can show its masks"
+            )
         return _same(spec, envs, kwargs)
     if envs is not None and envs < 1:
         raise UsageError(f"envs must be at least 1, got {envs}")
     stack, inner = counted(spec)
     if stack is not None:
+        if masks:
+            raise UsageError(f"{spec}: a stack of observations has no action masks: leave mask at false")
         return _stacked(stack, inner, spec, envs, allow_import, kwargs)
+    gymnasium = _gymnasium_with_masks if masks else backends["gymnasium"]
     if not isinstance(spec, str):
-        return (_functional if is_functional(spec) else backends["gymnasium"])(spec, envs, **kwargs)
+        functional = _functional_with_masks if masks else _functional
+        return (functional if is_functional(spec) else gymnasium)(spec, envs, **kwargs)
     prefix, colon, name = spec.partition(":")
     if not colon:
-        return backends["atari" if spec.startswith("ALE/") else "gymnasium"](spec, envs, **kwargs)
+        if spec.startswith("ALE/") and not masks:
+            return backends["atari"](spec, envs, **kwargs)
+        return gymnasium(spec, envs, **kwargs)
     if allow_import:
         backends.plug(prefix)
     if prefix not in backends and prefix not in backends.plugins:
         _import(prefix, spec, allow_import)
-        return backends["gymnasium"](spec, envs, **kwargs)
+        return gymnasium(spec, envs, **kwargs)
+    if masks and prefix != "gymnasium":
+        raise UsageError(f"environments of the backend {prefix!r} have no action masks: leave mask at false")
     module, colon, _ = name.partition(":")
     if prefix == "gymnasium" and colon:
         _import(module, spec, allow_import)
-    return backends[prefix](name, envs, **kwargs)
+    return (gymnasium if masks else backends[prefix])(name, envs, **kwargs)
 
 
 def is_made(spec: Any) -> bool:
     """True for an environment or a world that exists already; False for an id, a factory or a functional environment,
     of all of which there can be as many as one likes."""
+    spec = spec.spec if isinstance(spec, Adapted) else spec
     return not isinstance(spec, str | type) and hasattr(spec, "step") and not is_functional(spec)
 
 
@@ -123,6 +155,18 @@ def _gymnasium(spec: Any, envs: int | None, **kwargs: Any) -> World:
     from steepest.worlds.gymnasium_making import make_gymnasium
 
     return make_gymnasium(spec, envs, **kwargs)
+
+
+def _gymnasium_with_masks(spec: Any, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.gymnasium_making import make_gymnasium
+
+    return make_gymnasium(spec, envs, shows_masks=True, **kwargs)
+
+
+def _functional_with_masks(spec: Any, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.functional.masks import ShowsMask
+
+    return _functional(ShowsMask(spec), envs, **kwargs)
 
 
 def _functional(spec: Any, envs: int | None, **kwargs: Any) -> World:

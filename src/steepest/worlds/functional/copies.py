@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
-from steepest.spaces import Box, Joint, Space, describe
+from steepest.spaces import Box, Joint, Masked, Space, describe
 from steepest.worlds.functional.protocol import FunctionalEnvironment, name_of
 
 
@@ -195,6 +195,7 @@ def _observed(space: Space, obs: Any) -> Array:
         return jnp.concatenate([jnp.ravel(_observed(part, piece)).astype(jnp.float32) for part, piece in pairs])
     if isinstance(space, Box):
         return jnp.asarray(obs, space.inside)
+    assert not isinstance(space, Masked)
     return jnp.asarray(obs, jnp.int32) - space.offset.astype(np.int32)
 
 
@@ -203,10 +204,13 @@ def _actuated(space: Space, action: Any) -> Any:
     if isinstance(space, Joint):
         pairs = zip(space.parts, space.split(jnp.asarray(action)), strict=True)
         return space.structured(_actuated(part, piece) for part, piece in pairs)
-    if not isinstance(space, Box):
-        return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
-    low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
-    return jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+    if isinstance(space, Box):
+        low, high = (np.asarray(bound, np.float32) for bound in (space.low, space.high))
+        action = jnp.asarray(action, jnp.float32)
+        action = low + (high - low) * (0.5 + 0.5 * jnp.tanh(action)) if space.squashed else action
+        return jnp.clip(action, low, high)
+    assert not isinstance(space, Masked)
+    return jnp.asarray(action, jnp.int32) + space.offset.astype(np.int32)
 
 
 def _draw(key: PRNGKeyArray, drawn: Array) -> PRNGKeyArray:

@@ -1,0 +1,310 @@
+"""Action masks: what is forbidden is never done, in a whole run; where they come from; and masks that are none."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import steepest as st
+from environments import Counting
+from steepest import spaces
+from steepest.agent import Agent
+from steepest.distributions import Bernoulli, Categorical, MultiCategorical, Product
+from steepest.policies.masked import masked, with_mask
+from steepest.spaces import choices, flat_mask, forbids_all, permitted
+from steepest.training.config import TrainConfig
+from steepest.training.hosting import place
+from steepest.training.settings import with_settings
+from steepest.worlds import Adapted, make_world
+
+LENGTH = 8
+DICT = Dict(aim=Box(-1.0, 1.0, (1,)), way=MultiDiscrete([2, 3]))
+SMALL: dict[str, Any] = {
+    "envs": 8,
+    "rollout": 64,
+    "steps": 6000,
+    "delta": 0.05,
+    "gamma": 0.5,
+    "tensorboard": False,
+    "evaluation": {"every": 0, "final_episodes": 10},
+}
+
+
+class Trap(gymnasium.Env):
+    """The highest number that is allowed is best, and what is forbidden ends the episode at −100; 0 at the best.
+
+    Of each choice a random half of the values is allowed, and never none, but nothing is when the episode is over.
+    taken: (steps, those of them with a forbidden action) of all environments of the class.
+    """
+
+    taken: ClassVar[list[int]] = [0, 0]
+
+    def __init__(self, actions: Any, by_method: bool):
+        self.action_space, self.observation_space = actions, Box(-1.0, 1.0, (2,), np.float32)
+        self.sizes = choices(spaces.describe(actions, "action"))
+        self._info = not by_method
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._draw()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        each = np.ravel(action["way"] if isinstance(action, dict) else action)
+        allowed = np.split(self.allowed, np.cumsum(self.sizes)[:-1])
+        trapped = not all(mask[a] for mask, a in zip(allowed, each, strict=True))
+        self.taken[0] += 1
+        self.taken[1] += trapped
+        best = [np.flatnonzero(mask).max() for mask in allowed]
+        self.count += 1
+        over = trapped or self.count == LENGTH
+        reward = -100.0 if trapped else float(np.sum(each - best)) / 3
+        obs, info = self._draw()
+        if over:
+            self.allowed[:] = 0
+        return obs, reward, over, False, info
+
+    def _draw(self) -> tuple[Any, dict[str, Any]]:
+        masks = []
+        for size in self.sizes:
+            mask = self.np_random.integers(0, 2, size)
+            mask[self.np_random.integers(size)] = 1
+            masks.append(mask)
+        self.allowed = np.concatenate(masks).astype(np.int8)
+        return np.zeros(2, np.float32), {"action_mask": self.allowed} if self._info else {}
+
+
+class TrapWithMethod(Trap):
+    """The same that says it by a method."""
+
+    def __init__(self, actions: Any):
+        super().__init__(actions, by_method=True)
+
+    def action_masks(self) -> np.ndarray:
+        return self.allowed
+
+
+def trap(actions: Any, by_method: bool) -> Trap:
+    return TrapWithMethod(actions) if by_method else Trap(actions, False)
+
+
+class FunctionalTrap:
+    """The same in JAX, of one choice of four; forbids everything after `until` steps."""
+
+    action_space, observation_space, time_limit = Discrete(4), Box(-1.0, 1.0, (2,), np.float32), LENGTH
+
+    def __init__(self, until: int = 100):
+        self.until = until
+
+    def action_masks(self, state: Any, params: Any) -> Any:
+        return state[0]
+
+    def reset(self, key: Any, params: Any) -> Any:
+        return jnp.zeros(2), (self._draw(key, 0), jnp.zeros((), jnp.int32))
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        allowed, count = state
+        best = jnp.max(jnp.where(allowed > 0, jnp.arange(4), 0))
+        trapped = allowed[action] == 0
+        reward = jnp.where(trapped, -100.0, (action - best) / 3)
+        return jnp.zeros(2), (self._draw(key, count + 1), count + 1), reward, trapped, False, {}
+
+    def _draw(self, key: Any, count: Any) -> Any:
+        some = jax.random.bernoulli(key, 0.5, (4,)).at[jax.random.randint(key, (), 0, 4)].set(True)
+        return jnp.where(count < self.until, some, False).astype(jnp.int32)
+
+
+def config_of(run: Any) -> Any:
+    return json.loads((run.path / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("actions", "by_method"),
+    [
+        (Discrete(4), False),
+        pytest.param(MultiDiscrete([2, 3]), True, marks=pytest.mark.slow),
+        pytest.param(DICT, False, marks=pytest.mark.slow),
+    ],
+    ids=["discrete, info", "multi-discrete, method", "dict, info"],
+)
+def test_a_run_never_does_what_is_forbidden_and_finds_the_best(actions: Any, by_method: bool, tmp_path: Path) -> None:
+    Trap.taken[:] = [0, 0]
+    given = {**SMALL, "evaluation": {"every": 2000, "episodes": 5, "final_episodes": 10}, "workers": 0}
+    run = st.train(lambda: trap(actions, by_method), "trpo", out=tmp_path, seed=1, mask="auto", **given)
+    assert run.evaluation.mean() == 0
+    assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
+    assert config_of(run)["policy"]["mask"] is True
+    agent = st.load(run.path)
+    assert st.evaluate(agent, lambda: trap(actions, by_method), 5).mean() == 0
+    st.evaluate(agent, lambda: trap(actions, by_method), 5, deterministic=False)
+    assert Trap.taken[0] > 6000
+    assert Trap.taken[1] == 0
+    assert run.faults == 0
+
+
+@pytest.mark.slow
+def test_in_one_program(tmp_path: Path) -> None:
+    run = st.train(FunctionalTrap(), "trpo", out=tmp_path / "run", seed=1, mask=True, **SMALL)
+    assert run.evaluation.mean() == 0
+    assert min(row["return/mean"] for row in run.metrics) > -100
+    with pytest.raises(st.RunError, match="a mask that forbids everything"):
+        st.train(FunctionalTrap(3), "trpo", out=tmp_path / "none", mask=True, **SMALL)
+
+
+@pytest.mark.slow
+def test_other_ways_to_train_are_legal_too(tmp_path: Path) -> None:
+    def env() -> Trap:
+        return TrapWithMethod(Discrete(4))
+
+    Trap.taken[:] = [0, 0]
+    vine = {"scheme": "vine", "vine": {"states": 8, "actions": 4, "length": 2}}
+    for i, settings in enumerate([vine, {"entropy": 0.01}, {"solver": "sample-space"}, {"algorithm": "acktr"}]):
+        given = {"algorithm": "trpo", **SMALL, **settings, "steps": 1024}
+        run = st.train(env, mask=True, out=tmp_path / f"{i}", **given)
+        assert run.metrics[-1]["update/reason"] == "accepted"
+    assert Trap.taken[1] == 0
+    run = st.train(env, "trpo", mask=True, out=tmp_path / "workers", **{**SMALL, "steps": 1024}, workers=2, group=4)
+    assert min(row["return/mean"] for row in run.metrics) > -100
+    assert st.resume(run.path, env=env, steps=2048).faults == 0
+
+
+def test_auto_is_by_what_is_there_and_true_is_asked_for() -> None:
+    def asked(mask: Any, env: Any) -> Any:
+        with ExitStack() as stack:
+            config = with_settings(TrainConfig("here"), {"mask": mask, "workers": 0})
+            return place(stack, config, env)[0].policy.mask
+
+    assert asked("auto", lambda: Counting(5)) is False
+    assert asked("auto", lambda: Trap(Discrete(4), False)) is True
+    assert asked("auto", lambda: TrapWithMethod(Discrete(4))) is True
+    assert asked("auto", "Pendulum-v1") is False
+    assert asked("auto", FunctionalTrap()) is True
+    with pytest.raises(st.UsageError, match=r"Counting says of no action .* action_masks\(\)"):
+        asked(True, lambda: Counting(5))
+    with pytest.raises(st.UsageError, match=r"config\.policy\.mask must be"):
+        asked("yes", lambda: Counting(5))
+    with pytest.raises(st.UsageError, match="'mdp' have no action masks"):
+        make_world(Adapted("mdp:two-state", masks=True))
+    with pytest.raises(st.UsageError, match="a mask is for Discrete"):
+        make_world(Adapted("Pendulum-v1", masks=True))
+
+
+def test_an_agent_is_told_what_is_allowed() -> None:
+    policy = with_mask(st.TabularSoftmax(np.zeros((5, 3))), spaces.Masked(spaces.Discrete(5), 3))
+    agent = Agent(policy, spaces.Masked(spaces.Discrete(5), 3), spaces.Discrete(3))
+    for deterministic in (True, False):
+        assert agent.predict(4, action_mask=[0, 0, 1], deterministic=deterministic)[0] == 2
+        both, _ = agent.predict([0, 1], action_mask=[[0, 1, 0], [0, 0, 1]], deterministic=deterministic)
+        np.testing.assert_array_equal(both, [1, 2])
+    for mask, what in (
+        (None, "give action_mask, 3 of 0 and 1"),
+        ([0, 0, 0], "forbids everything"),
+        ([1, 0], "must have 3 entries"),
+        ([[1, 0, 0], [1, 0, 0]], "expected 1 action masks"),
+    ):
+        with pytest.raises(st.UsageError, match=what):
+            agent.predict(4, action_mask=mask)
+    unmasked = Agent(st.TabularSoftmax(np.zeros((5, 3))), spaces.Discrete(5), spaces.Discrete(3))
+    with pytest.raises(st.UsageError, match="this agent was trained without masks"):
+        unmasked.predict(4, action_mask=[1, 0, 0])
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("by_method", [True, False])
+def test_of_a_vector_environment(mode: AutoresetMode, by_method: bool) -> None:
+    actions = MultiDiscrete([2, 3])
+    world = make_world(Adapted(SyncVectorEnv([lambda: trap(actions, by_method)] * 3, autoreset_mode=mode), masks=True))
+    space, own = spaces.describe(world.observation_space, "observation"), spaces.describe(actions, "action")
+    assert isinstance(space, spaces.Masked)
+    world.reset(0)
+    for _ in range(3 * LENGTH):
+        mask = space.form.split(world.obs)[1]
+        assert not forbids_all(mask, (2, 3)).any()
+        step = world.step(permitted(own, np.zeros((3, 2), np.int32), mask))
+        assert (step.reward > -100).all()
+        assert step.next_obs.shape == (3, 7)
+
+
+class Wrong(Trap):
+    """`Trap` with a mask of its own in the third step of every second environment."""
+
+    made: ClassVar[int] = 0
+
+    def __init__(self, mask: Any):
+        super().__init__(Discrete(4), by_method=False)
+        self.wrong, self.number = mask, Wrong.made
+        Wrong.made += 1
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, {"action_mask": self.wrong} if self.count == 3 else info
+
+
+@pytest.mark.parametrize(
+    ("mask", "what"),
+    [
+        ([0, 0, 0, 0], "its action mask forbids everything"),
+        ([1, 0, 1], "must have 4 entries, one for each action, got 3"),
+        ([1, 0, 2, 0], "a 1 for what is allowed"),
+        ("all", "a 1 for what is allowed"),
+    ],
+)
+def test_a_mask_that_is_none_is_a_fault(mask: Any, what: str) -> None:
+    world = make_world(Adapted(lambda: Wrong(mask), masks=True), 2)
+
+    def play() -> None:
+        world.reset(0)
+        for _ in range(5):
+            allowed = world.obs[:, 2:]
+            world.step(np.argmax(allowed, axis=1))
+
+    with pytest.raises(st.RunError, match=what):
+        play()
+    faults: list[Any] = []
+    world.bear(faults.append)  # type: ignore[attr-defined]
+    play()
+    assert len(faults) == 2
+    assert all(what in str(fault) for fault in faults)
+
+
+def test_masks_in_one_row() -> None:
+    sizes = (2, 3)
+    for given in ([1, 0, 1, 1, 0], ([1, 0], [1, 1, 0]), {"a": [True, False], "b": np.array([1, 1, 0], np.int8)}):
+        np.testing.assert_array_equal(flat_mask(given, sizes), [1, 0, 1, 1, 0])
+    assert not forbids_all(np.array([1, 0, 0, 0, 1]), sizes)
+    assert forbids_all(np.array([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]), sizes).tolist() == [True, False]
+    action = spaces.describe(DICT, "action")
+    chosen = permitted(action, np.array([[0.5, 0.0, 2.0]], np.float32), np.array([[0, 1, 1, 1, 0]]))
+    np.testing.assert_array_equal(chosen, [[0.5, 1.0, 0.0]])
+    assert permitted(spaces.Discrete(3), np.int32(1), np.array([0, 0, 1])) == 2
+
+
+def test_what_is_masked_of_a_product() -> None:
+    p = Product([Categorical(jnp.zeros(2)), Bernoulli(jnp.zeros(2)), MultiCategorical(jnp.zeros(4), (2, 2))])
+    q = masked(p, jnp.array([True, False, True, True, False, True]))
+    assert float(q.entropy()) == pytest.approx(3 * np.log(2))  # both switches, and the first pair
+    assert float(q.kl(q)) == 0
+    with pytest.raises(st.UsageError, match="a mask of 3 entries does not fit 6 logits"):
+        masked(p, jnp.ones(3, bool))
+
+
+def test_records_of_masked_spaces() -> None:
+    space = spaces.Masked(spaces.Discrete(5), 3)
+    assert spaces.from_record(spaces.to_record(space)) == space
+    assert not spaces.fits(space, spaces.Discrete(5))
+    assert not spaces.fits(space, spaces.Masked(spaces.Discrete(5), 4))
+    inner: Any = {"kind": "masked", "observation": spaces.to_record(space), "mask": 3}
+    for wrong in (inner, {**inner, "observation": 3}, {**spaces.to_record(space), "mask": 0}):
+        with pytest.raises(st.UsageError, match="not the record of a space"):
+            spaces.from_record(wrong)
