@@ -11,6 +11,9 @@ from typing import Any
 
 import jax
 
+from steepest.errors import UsageError
+from steepest.sequences import Sequences, along, is_recurrent
+
 WHOLE = 16_384
 """So many rows are worked out at once, if nobody says otherwise."""
 SIZE = 4_096
@@ -21,7 +24,16 @@ def each(function: Callable[[Any], Any], rows: Any, size: int | None = None) -> 
     """`jax.vmap(function)(rows)`, computed `size` rows at a time.
 
     rows: a pytree of arrays [N,…].  size: None for all at once up to 16 384 rows, and 4 096 at a time beyond.
+    For a function that remembers, rows are `Sequences`, and are always worked out all at once.
+
+    Raises UsageError where one remembers and the other does not, and for sequences in chunks.
     """
+    if isinstance(rows, Sequences):
+        if size is not None:
+            raise UsageError(f"what remembers is worked out along whole sequences, not {size} rows at a time: no chunk")
+        return along(function, rows)[0]
+    if is_recurrent(function):
+        raise UsageError(f"{type(function).__name__} remembers, and is given sequences: observations [N,…] are no path")
     if not divided(rows, size):
         return jax.vmap(function)(rows)
 
@@ -33,4 +45,6 @@ def each(function: Callable[[Any], Any], rows: Any, size: int | None = None) -> 
 
 def divided(rows: Any, size: int | None = None) -> bool:
     """Whether `each` computes these rows in chunks."""
+    if isinstance(rows, Sequences):
+        return False
     return jax.tree.leaves(rows)[0].shape[0] > (WHOLE if size is None else size)

@@ -12,9 +12,10 @@ from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from steepest.layers import Mlp
+from steepest.sequences import Recurrent
 
-Critic = Callable[[Any], Float[Array, ""]]
-"""Any callable pytree that maps one observation to a scalar."""
+Critic = Callable[[Any], Float[Array, ""]] | Recurrent
+"""Any callable pytree that maps one observation to a scalar; or one that remembers those before it."""
 
 
 class MlpValue(eqx.Module):

@@ -5,7 +5,7 @@ head = head_for(action)      net: obs ↦ [head.outputs]      policy: obs ↦ he
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from steepest.taps import constant
 from steepest.trees import AnyArray
 
 
+@runtime_checkable
 class Head(Protocol):
     """An equinox module; what of it is trained, as a free ln σ, are its arrays."""
 
