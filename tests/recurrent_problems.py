@@ -12,7 +12,7 @@ import numpy as np
 from steepest.batch import Batch
 from steepest.distributions import DiagonalGaussian
 from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead
-from steepest.policies.recurrent import recurrent_policy
+from steepest.policies.recurrent import recurrent_network
 from steepest.sequences import Sequences, fresh_rows, initial_memory
 
 T, B = 5, 2
@@ -37,11 +37,11 @@ def policy_of(kind: str) -> Any:
     """In float32, away from where its head starts."""
     key = jax.random.key(1)
     if kind == "gru-categorical":
-        policy: Any = recurrent_policy(2, CategoricalHead(3), (3,), units=2, key=key)
+        policy: Any = recurrent_network(2, CategoricalHead(3), (3,), units=2, key=key)
     elif kind == "lstm-gaussian":
-        policy = recurrent_policy(2, GaussianHead(jnp.zeros(2)), (), memory="lstm", units=2, key=key)
+        policy = recurrent_network(2, GaussianHead(jnp.zeros(2)), (), memory="lstm", units=2, key=key)
     elif kind == "gru-bernoulli":
-        policy = recurrent_policy(2, BernoulliHead(2), (3,), units=2, key=key)
+        policy = recurrent_network(2, BernoulliHead(2), (3,), units=2, key=key)
     else:
         policy = Own(jnp.zeros((2, 5)), jnp.zeros(2))
     rng = np.random.default_rng(3)

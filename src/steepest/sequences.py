@@ -74,7 +74,7 @@ class Sequences(NamedTuple):
 
 def is_recurrent(model: Any) -> bool:
     """Whether it remembers."""
-    return callable(getattr(model, "initial", None)) and callable(getattr(model, "step", None))
+    return _has(model, "initial", "step")
 
 
 def initial_memory(model: Any) -> Float[Array, " M"]:
@@ -114,7 +114,7 @@ def along(model: Any, sequences: Sequences) -> tuple[Any, Float[Array, "T B M"]]
     def begun(memory: Any, fresh: Array) -> Any:
         return jax.tree.map(lambda m, i: jnp.where(fresh.reshape(-1, *[1] * i.ndim), i, m), memory, initial)
 
-    if isinstance(model, Staged):
+    if _has(model, "encode", "advance", "decode"):
         encoded = _rowwise(model.encode, obs)
 
         def onward(memory: Any, row: Any) -> tuple[Any, Any]:
@@ -132,6 +132,11 @@ def along(model: Any, sequences: Sequences) -> tuple[Any, Float[Array, "T B M"]]
         _, (memories, outputs) = jax.lax.scan(step, before, (obs, jnp.asarray(fresh)))
     flat = jax.vmap(jax.vmap(lambda memory: ravel(memory)[0]))(memories)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs), flat
+
+
+def _has(model: Any, *methods: str) -> bool:
+    """Also where a module has them of another that it holds, as a reparameterised policy does."""
+    return all(callable(getattr(model, name, None)) for name in methods)
 
 
 def _rowwise(function: Callable[[Any], Any], rows: Any) -> Any:

@@ -3,7 +3,7 @@
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
 from steepest.critics.fit import AdamFit, CriticFit, FitInfo
 from steepest.critics.natural_fit import NaturalFit, trust_region
-from steepest.critics.value import Critic, MlpValue, StateValue
+from steepest.critics.value import Critic, MlpValue, StateValue, recurrent_value
 
 __all__ = [
     "AdamFit",
@@ -15,6 +15,7 @@ __all__ = [
     "StateValue",
     "compatible_weights",
     "path_weights",
+    "recurrent_value",
     "trust_region",
     "uncentred_weights",
 ]

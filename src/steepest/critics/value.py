@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from steepest.layers import Mlp
+from steepest.policies.recurrent import RecurrentNetwork, Value, recurrent_network
 from steepest.sequences import Recurrent
 
 Critic = Callable[[Any], Float[Array, ""]] | Recurrent
@@ -45,3 +46,20 @@ class StateValue(eqx.Module):
 
     def __call__(self, state: Int[Array, ""]) -> Float[Array, ""]:
         return self.net(jax.nn.one_hot(state, self.states))[0]
+
+
+def recurrent_value(
+    inputs: int,
+    hidden: tuple[int, ...] = (64, 64),
+    *,
+    memory: str = "gru",
+    units: int = 64,
+    key: PRNGKeyArray,
+    **layers: Any,
+) -> RecurrentNetwork:
+    """(memory, obs) ↦ (memory', V), obs [...] (flattened) or a state's number.
+
+    inputs: entries of an observation, or the number of states.  hidden: units of the layers before the memory.
+    memory, units: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
+    """
+    return recurrent_network(inputs, Value(), hidden, memory=memory, units=units, head_gain=0.01, key=key, **layers)

@@ -15,7 +15,6 @@ from jaxtyping import Float, PRNGKeyArray
 
 from steepest.cells import Cell, cells
 from steepest.layers import ACTIVATIONS, Dense, Mlp
-from steepest.policies.heads import Head
 
 
 class Features(eqx.Module):
@@ -90,9 +89,9 @@ class RecurrentNetwork(eqx.Module):
         return self.head(self.last(self.cell.read(memory)))
 
 
-def recurrent_policy(
+def recurrent_network(
     inputs: int,
-    head: Head,
+    head: Any,
     hidden: tuple[int, ...] = (64, 64),
     *,
     memory: str = "gru",
@@ -102,7 +101,7 @@ def recurrent_policy(
     initialisation: str = "orthogonal",
     key: PRNGKeyArray,
 ) -> RecurrentNetwork:
-    """A policy with a GRU or an LSTM behind its hidden layers.
+    """A GRU or an LSTM behind hidden layers.
 
     inputs: entries of an observation, or the number of states.  head: as of `head_for`.  hidden: units of the layers
     before the memory.  memory: "gru" or "lstm".  units: that remember.  head_gain, activation, initialisation: of the

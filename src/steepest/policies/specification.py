@@ -13,10 +13,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from steepest.cells import cells
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
+from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead, MultiCategoricalHead
 from steepest.policies.networks import HEAD_GAIN, MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
+from steepest.policies.recurrent import recurrent_network
 from steepest.policies.tabular import TabularSoftmax
 from steepest.spaces import Discrete, MultiBinary, MultiDiscrete, Space
 
@@ -26,7 +29,7 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all."""
+    many values each, `actions` in all.  memory: "gru" or "lstm" behind the hidden layers, or "none"; of memory_units."""
 
     kind: str
     inputs: int
@@ -37,6 +40,8 @@ class PolicySpec:
     activation: str = "tanh"
     initialisation: str = "orthogonal"
     parts: tuple[int, ...] = ()
+    memory: str = "none"
+    memory_units: int = 64
 
     @classmethod
     def for_spaces(
@@ -49,16 +54,17 @@ class PolicySpec:
     ) -> PolicySpec:
         """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
 
-        networks: head_gain, activation, initialisation.
+        networks: head_gain, activation, initialisation, memory, memory_units. With a memory there is no table: a
+        state's number is one-hot.
         """
-        if isinstance(observation, Discrete):
+        if isinstance(observation, Discrete) and networks.get("memory", "none") == "none":
             if not isinstance(action, Discrete):
                 what = type(action).__name__
                 raise UsageError(
                     f"a policy from Discrete observations to {what} actions is not built in: give your own"
                 )
             return cls("tabular", observation.n, action.n, (), 0.0)
-        inputs = math.prod(observation.shape)
+        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
         if isinstance(action, MultiDiscrete):
@@ -70,7 +76,10 @@ class PolicySpec:
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
-        return kinds[self.kind](self, key)
+        if self.memory == "none":
+            return kinds[self.kind](self, key)
+        remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
+        return recurrent_network(self.inputs, _heads[self.kind](self), self.hidden, **remembers, key=key)
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
@@ -90,10 +99,15 @@ class PolicySpec:
                 activation=str(record.get("activation", "tanh")),  # older records have none
                 initialisation=str(record.get("initialisation", "orthogonal")),
                 parts=tuple(int(n) for n in record.get("parts", ())),
+                memory=str(record.get("memory", "none")),
+                memory_units=int(record.get("memory_units", 64)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
         kinds[spec.kind]
+        if spec.memory != "none":
+            cells[spec.memory]
+            _heads[spec.kind]
         return spec
 
     @property
@@ -113,3 +127,9 @@ kinds.add(
     "mlp-gaussian",
     lambda s, key: MlpGaussian(s.inputs, s.actions, s.hidden, initial_log_std=s.initial_log_std, **s.networks, key=key),
 )
+
+_heads: Registry = Registry("policy with memory")
+_heads.add("mlp-categorical", lambda s: CategoricalHead(s.actions))
+_heads.add("mlp-multi-categorical", lambda s: MultiCategoricalHead(s.parts))
+_heads.add("mlp-bernoulli", lambda s: BernoulliHead(s.actions))
+_heads.add("mlp-gaussian", lambda s: GaussianHead(jnp.full(s.actions, s.initial_log_std, jnp.float32)))

@@ -16,7 +16,17 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
-from steepest.critics import AdamFit, Critic, CriticFit, MlpValue, NaturalFit, StateValue, trust_region
+from steepest.chunks import each
+from steepest.critics import (
+    AdamFit,
+    Critic,
+    CriticFit,
+    MlpValue,
+    NaturalFit,
+    StateValue,
+    recurrent_value,
+    trust_region,
+)
 from steepest.errors import UsageError
 from steepest.geometry import (
     EntropyRegularised,
@@ -32,6 +42,8 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
+from steepest.sampling.rows import memories
+from steepest.sequences import Sequences, is_recurrent
 from steepest.spaces import Box, Discrete, MultiDiscrete, Space
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
@@ -50,6 +62,8 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "head_gain": given.head_gain,
             "activation": given.activation,
             "initialisation": given.initialisation,
+            "memory": given.memory,
+            "memory_units": given.memory_units,
         }
         spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
         policy = spec.build(key)
@@ -62,7 +76,10 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
     """Raise UsageError unless the policy maps an observation to a distribution over the actions."""
     obs = example(observation)
     try:
-        distribution = jax.eval_shape(lambda x: policy(x), obs)
+        if is_recurrent(policy):
+            distribution = _check_memory(policy, obs)
+        else:
+            distribution = jax.eval_shape(lambda x: policy(x), obs)
         sample = jax.eval_shape(lambda d, k: d.sample(k), distribution, jax.random.key(0))
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(
@@ -78,6 +95,16 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
         raise UsageError(f"the policy has {logits.shape[-1]} actions, the environment {action.n}")
 
 
+def _check_memory(policy: Any, obs: Any) -> Any:
+    """The shape of what a policy that remembers says. Raises UsageError for a memory that changes its form."""
+    before = jax.eval_shape(policy.initial)
+    after, distribution = jax.eval_shape(policy.step, before, obs)
+    forms = [jax.tree.map(lambda x: (x.shape, x.dtype.name), memory) for memory in (before, after)]
+    if forms[0] != forms[1]:
+        raise UsageError(f"step must return a memory of the form of initial(), {forms[0]}, got {forms[1]}")
+    return distribution
+
+
 def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observation: Space) -> None:
     """Raise UsageError where the algorithm has no update of this policy: too many rows, a layer that it does not know.
 
@@ -91,8 +118,12 @@ def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observa
     assert compared is not None
 
     def first(policy: Any) -> Any:
-        seen = jnp.zeros((rows, *obs.shape), obs.dtype)
-        action = jax.vmap(policy)(seen).mode()
+        seen: Any = jnp.zeros((rows, *obs.shape), obs.dtype)
+        if is_recurrent(policy):
+            steps, envs = config.sampling.rollout or 1, config.sampling.envs or 1
+            fresh = jnp.zeros((steps, envs), bool)
+            seen = Sequences(seen.reshape(steps, envs, *obs.shape), fresh, memories(policy, envs))
+        action = each(policy, seen).mode()
         actions = jnp.stack([action] * compared, axis=1)
         per_row, per_sample = jnp.zeros(rows), jnp.zeros((rows, compared))
         cost = Cost(per_sample, jnp.zeros(()))
@@ -110,6 +141,10 @@ def example(observation: Space) -> np.ndarray:
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
     layers: Any = {"activation": config.critic.activation, "initialisation": config.critic.initialisation}
+    if config.critic.memory not in (None, "none"):
+        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
+        remembers: Any = {"memory": config.critic.memory, "units": config.critic.memory_units}
+        return recurrent_value(inputs, config.critic.hidden, **remembers, **layers, key=key)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, config.critic.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), config.critic.hidden, **layers, key=key)

@@ -130,6 +130,10 @@ class PolicyConfig:
     """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action."""
+    memory: Literal["none", "gru", "lstm"] = "none"
+    """What remembers the episode so far, behind the hidden layers: for environments that do not show their state."""
+    memory_units: int = 64
+    """How many units of it."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,10 @@ class CriticConfig:
     """Between the layers."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers, as of the policy's."""
+    memory: Literal["none", "gru", "lstm"] | None = None
+    """What remembers, as of the policy's. Default: what the policy has; gru for a policy of your own that remembers."""
+    memory_units: int | None = None
+    """How many units of it. Default: as many as of the policy's."""
     fit: Literal["adam", "gauss-newton"] = "adam"
     """How it is fitted: Adam on minibatches, or the natural gradient of least squares in a trust region."""
     learning_rate: float = 1e-3
@@ -149,7 +157,7 @@ class CriticConfig:
     epochs: int | None = None
     """Adam: passes over each batch."""
     minibatch: int = 128
-    """Adam: rows of a minibatch; divides the batch."""
+    """Adam: rows of a minibatch; divides the batch. With memory: whole environments, of no more rows if that can be."""
     newton_steps: int = 1
     """Gauss–Newton: steps on each batch."""
     newton_products: int = 10

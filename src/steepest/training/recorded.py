@@ -177,7 +177,8 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         observation, action = space_of(info, "observation"), space_of(info, "action")
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
-        own = PolicySpec.for_spaces(observation, action)
+        own = PolicySpec.for_spaces(observation, action, memory=spec.memory)
+        fits = fits and spec.memory_units >= 1
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )
@@ -185,6 +186,8 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         raise RunError(f"the checkpoint's policy is damaged: {error!s:.300}") from error
     if not fits:
         raise RunError(f"the checkpoint's policy is damaged: {spec!r:.200} does not fit its spaces")
+    if spec.memory != "none":
+        sizes = (*sizes[:-1], spec.memory_units, spec.memory_units, spec.actions)
     check_size(sizes, arrays, "policy")
     return spec
 

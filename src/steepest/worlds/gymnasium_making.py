@@ -14,7 +14,10 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from steepest.errors import UsageError
 from steepest.names import unknown
+from steepest.worlds import memory_tasks
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
+
+memory_tasks.register()
 
 
 def make_gymnasium(spec: Any, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
