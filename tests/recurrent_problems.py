@@ -26,7 +26,7 @@ class Own(eqx.Module):
     log_std: Any
 
     def initial(self) -> Any:
-        return {"trace": jnp.zeros(2, self.weight.dtype), "step": jnp.zeros((), self.weight.dtype)}
+        return {"trace": jnp.zeros(len(self.weight), self.weight.dtype), "step": jnp.zeros((), self.weight.dtype)}
 
     def step(self, memory: Any, obs: Any) -> Any:
         trace = jnp.tanh(self.weight @ jnp.concatenate([obs, memory["trace"], memory["step"][None]]))

@@ -59,7 +59,7 @@ class Agent:
 
         observation: [...] as the environment gives it, or [B,...].
         state: what a policy with memory remembers, [M] or [B,M], as the last call returned it; None: a new episode.
-        episode_start: where a new one begins, a bool or [B]; None: nowhere. A policy without memory passes both through.
+        episode_start: where a new one begins, a bool or [B]; None: nowhere. Without memory both are passed through.
         deterministic: the distribution's mode instead of a sample.
 
         Returns (action [...] or [B,...] clipped to the bounds and in the environment's dtype, state). Raises

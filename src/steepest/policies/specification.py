@@ -29,7 +29,8 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all.  memory: "gru" or "lstm" behind the hidden layers, or "none"; of memory_units."""
+    many values each, `actions` in all.  memory: "gru" or "lstm" behind the hidden layers, of memory_units; or
+    "none"."""
 
     kind: str
     inputs: int

@@ -42,7 +42,9 @@ def beyond_standard(file: int) -> int:
 def map_rollouts(file: int, layout: Sequence[tuple[tuple[int, ...], Any] | None]) -> tuple[Rollout, Rollout]:
     """Two rollouts in the file, which is given its size where it has none.
 
-    layout: shape and dtype of each array of a rollout, None for one that it has not.  Raises RunError where there is not so much memory.
+    layout: shape and dtype of each array of a rollout, None for one that it has not.
+
+    Raises RunError where there is not so much memory.
     """
     sizes = [0 if form is None else int(np.prod(form[0])) * np.dtype(form[1]).itemsize for form in layout]
     begins = np.cumsum([0, *(-(-size // _LINE) * _LINE for size in sizes)])

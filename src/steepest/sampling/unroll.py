@@ -24,8 +24,8 @@ ActAt = Callable[..., Any]
 
 
 class Underway(NamedTuple):
-    """The copies, and their episodes so far.  returns: [B].  costs: [B], or None where none are reported.  memory: [B,M]
-    what the policy remembers of them, or None."""
+    """The copies, and their episodes so far.  returns: [B].  costs: [B], or None where none are reported.  memory:
+    [B,M] what the policy remembers of them, or None."""
 
     stand: Stand
     returns: Float[Array, " B"]

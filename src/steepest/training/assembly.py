@@ -76,10 +76,8 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
     """Raise UsageError unless the policy maps an observation to a distribution over the actions."""
     obs = example(observation)
     try:
-        if is_recurrent(policy):
-            distribution = _check_memory(policy, obs)
-        else:
-            distribution = jax.eval_shape(lambda x: policy(x), obs)
+        says = _check_memory if is_recurrent(policy) else lambda policy, x: jax.eval_shape(lambda x: policy(x), x)
+        distribution = says(policy, obs)
         sample = jax.eval_shape(lambda d, k: d.sample(k), distribution, jax.random.key(0))
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(

@@ -25,8 +25,8 @@ _STRETCH = 1000
 
 class _Played(NamedTuple):
     """So far.  step: how many.  running: [B], returns of the episodes under way.  ended: [B], how many of the copy's
-    were counted.  returns: [B,Q] of those.  fine: everything was finite.  memory: (that before the step [B,M], where new
-    episodes begin [B]) of a policy that remembers."""
+    were counted.  returns: [B,Q] of those.  fine: everything was finite.  memory: (that before the step [B,M], where
+    new episodes begin [B]) of a policy that remembers."""
 
     step: Array
     stand: Stand

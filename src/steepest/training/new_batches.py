@@ -68,8 +68,10 @@ def load_measured(config: TrainConfig, arrays: Any, info: Any, algorithm: Algori
         )
     agent = restore_agent(arrays, info, policy)
     if is_recurrent(agent.policy) or config.critic.memory not in (None, "none"):
-        raise UsageError("what is measured here takes rows of a batch one by one, and those of a policy with memory are "
-                         "a path: diagnose runs of policies and critics without one")  # fmt: skip
+        raise UsageError(
+            "what is measured here takes rows of a batch one by one, and those of a policy with memory are a path: "
+            "diagnose runs of policies and critics without one"
+        )
     critic, scale = restore_critic(build_critic(config, agent.observation, jax.random.key(0)), arrays)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
     steps = int(info.get("progress", {}).get("steps", 0))
