@@ -62,7 +62,7 @@ def on_the_host(policy: Any, count: int) -> list[Rollout]:
     groups = Groups(make_groups(lambda envs: make_world(Walk, envs), range(2), SIZE, ENVS), SIZE, ENVS, actor)
     rollouts = []
     for i in range(count):
-        rollouts.append(empty(STEPS, ENVS, *spaces(Walk), width))
+        rollouts.append(empty(STEPS, ENVS, *spaces(Walk), memory=width))
         groups.collect(Order(actor.export(split(policy)[0], None), (1, i), 5 if i == 0 else None), rollouts[-1])
     return rollouts
 
@@ -159,7 +159,9 @@ def test_in_a_program_the_update_computes_what_acted() -> None:
 def test_workers_remember_as_one_process_does() -> None:
     policy = sure()
     alone, actor = on_the_host(policy, 3), host_actor(policy, SIZE)
-    workers = Workers(2, remake(Walk), SIZE, ENVS, layout(STEPS, ENVS, *spaces(Walk), initial_memory(policy).size))
+    workers = Workers(
+        2, remake(Walk), SIZE, ENVS, layout(STEPS, ENVS, *spaces(Walk), memory=initial_memory(policy).size)
+    )
     try:
         workers.act_with(actor)
         for i, mine in enumerate(alone):
@@ -301,12 +303,13 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="scheme=vine takes rows one by one"):
         st.train(env, policy=Own(jnp.zeros((1, 4)), jnp.zeros(1)), scheme="vine", **settings)
     run = st.train(env, policy=Own(0.3 * jnp.ones((1, 4)), jnp.zeros(1)), out=tmp_path / "run", **settings)
-    agent = st.load(run.path, policy=Own(jnp.zeros((1, 4)), jnp.zeros(1)))
-    np.testing.assert_array_equal(agent.policy.weight, run.agent.policy.weight)
-    assert not np.array_equal(agent.policy.weight, 0.3 * np.ones((1, 4)))
+    loaded: Any = st.load(run.path, policy=Own(jnp.zeros((1, 4)), jnp.zeros(1))).policy
+    trained: Any = run.agent.policy
+    np.testing.assert_array_equal(loaded.weight, trained.weight)
+    assert not np.array_equal(loaded.weight, 0.3 * np.ones((1, 4)))
     assert all(row["update/accepted"] for row in run.metrics)
     with pytest.raises(UsageError, match="policies and critics without"):
-        st.diagnose(run.path, policy=agent.policy)
+        st.diagnose(run.path, policy=loaded)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, 1), arrays, "critic")
+    units = () if config.critic.memory in (None, "none") else (config.critic.memory_units or 1,) * 2
+    check_size((math.prod(agent.observation.shape) or 1, *config.critic.hidden, *units, 1), arrays, "critic")
     learner = learner_of(config, config.algorithm if algorithm is None else algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
