@@ -48,7 +48,8 @@ SURE = -30.0
 
 def sure(memory: str = "gru", inputs: int = 2) -> Any:
     head = GaussianHead(jnp.full(1, SURE))
-    return recurrent_network(inputs, head, (), memory=memory, units=3, head_gain=1.0, key=jax.random.key(4))
+    policy = recurrent_network(inputs, head, (), memory=memory, units=3, head_gain=1.0, key=jax.random.key(4))
+    return eqx.tree_at(lambda p: p.cell.inputs.bias, policy, replace_fn=lambda b: b + 0.5)  # 0 ↦ 0 would hide a reset
 
 
 def spaces(env: Any) -> Any:
@@ -154,6 +155,8 @@ def test_in_a_program_the_update_computes_what_acted() -> None:
             np.asarray(said(state.policy, rows).mean).reshape(rollout.action.shape), rollout.action, atol=1e-6
         )
         assert np.any(state.critic_memory) == (ahead > 0)
+    begun = snapshot._replace(learner=state).afresh()
+    assert not np.any(begun.learner.critic_memory)
 
 
 def test_workers_remember_as_one_process_does() -> None:
