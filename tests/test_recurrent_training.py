@@ -19,6 +19,7 @@ from steepest.agent import Agent, actions, host_actor
 from steepest.batch import Rollout
 from steepest.chunks import each
 from steepest.critics import AdamFit, NaturalFit, recurrent_value
+from steepest.critics.fit import _Sequences
 from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.parameters import split
@@ -268,13 +269,13 @@ def test_critics_with_memory_are_fitted_along_whole_sequences(fit: Any) -> None:
     assert loss < 0.7 * float(info.loss)
 
 
-def test_minibatches_of_sequences_are_whole_environments() -> None:
+@pytest.mark.parametrize("size", [5, 10])
+def test_minibatches_of_sequences_are_whole_environments(size: int) -> None:
     critic, rollout = problem_of_values()
     rows = rows_of(critic, rollout.obs, rollout, np.zeros((2, 2), np.float32))
-    from steepest.critics.fit import _Sequences
-
-    parts = _Sequences(rows, 5)
+    parts = _Sequences(rows, size)
     envs = parts.shuffled(jax.random.key(1))
+    assert envs.shape == (10 // size, size // 5)
     assert sorted(np.asarray(envs).ravel().tolist()) == [0, 1]
     for part in envs:
         sequences, numbers = parts.of(part)
