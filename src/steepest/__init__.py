@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         MlpMultiCategorical,
         TabularSoftmax,
     )
+    from steepest.sequences import Recurrent, Sequences
     from steepest.training.callbacks import IterationEvent, StopAtReturn
     from steepest.training.config import TrainConfig
     from steepest.training.diagnose import diagnose

@@ -11,7 +11,7 @@ The T-maze is that of Bakker, Reinforcement learning with Long Short-Term Memory
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -46,8 +46,6 @@ class TMaze(gymnasium.Env):
 
     length: steps from the first position to the junction, ≥ 1.
     """
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, length: int = 10):
         if length < 1:
