@@ -20,8 +20,7 @@ from steepest.names import Registry
 from steepest.trees import AnyArray
 
 KEEP = 1.0
-"""First bias of the gate that keeps what is remembered, if no span is said: a unit forgets most of it in 4 steps
-(Jozefowicz, Zaremba & Sutskever 2015)."""
+"""First bias of the gate that keeps what is remembered (Jozefowicz, Zaremba & Sutskever 2015)."""
 
 
 @runtime_checkable
@@ -53,8 +52,8 @@ class Gru(eqx.Module):
     recurrent: Float[AnyArray, "units gates"]
     bias: Float[AnyArray, " units"]
 
-    def __init__(self, inputs: int, units: int, *, span: int | None = None, key: PRNGKeyArray):
-        self.inputs, self.recurrent = _gates(inputs, units, 3, keep=1, span=span, key=key)
+    def __init__(self, inputs: int, units: int, *, key: PRNGKeyArray):
+        self.inputs, self.recurrent = _gates(inputs, units, 3, keep=1, key=key)
         self.bias = jnp.zeros(units)
 
     def initial(self) -> Array:
@@ -83,8 +82,8 @@ class Lstm(eqx.Module):
     inputs: Dense
     recurrent: Float[AnyArray, "units gates"]
 
-    def __init__(self, inputs: int, units: int, *, span: int | None = None, key: PRNGKeyArray):
-        self.inputs, self.recurrent = _gates(inputs, units, 4, keep=1, span=span, key=key)
+    def __init__(self, inputs: int, units: int, *, key: PRNGKeyArray):
+        self.inputs, self.recurrent = _gates(inputs, units, 4, keep=1, key=key)
 
     def initial(self) -> tuple[Array, Array]:
         """(h, c), [units] each: zeros."""
@@ -108,15 +107,8 @@ class Lstm(eqx.Module):
         return memory[0]
 
 
-def _gates(
-    inputs: int, units: int, gates: int, *, keep: int, span: int | None, key: PRNGKeyArray
-) -> tuple[Dense, Array]:
-    """The input's and the recurrent weights, a block for each gate.
-
-    keep: the number of the gate that keeps.  span: its biases ln 1 … ln (span − 1), with which units forget 1/e of what
-    they know in 2 … span steps, about (Tallec & Ollivier 2018).
-    """
-    first = KEEP if span is None else jnp.log(jnp.linspace(1.0, max(span - 1.0, 1.0), units))
+def _gates(inputs: int, units: int, gates: int, *, keep: int, key: PRNGKeyArray) -> tuple[Dense, Array]:
+    """The input's and the recurrent weights, a block for each gate.  keep: the number of the gate that keeps."""
     into, *own = jax.random.split(key, gates + 1)
     blocks = [Dense(inputs, units, gain=1.0, key=k) for k in jax.random.split(into, gates)]
     dense = eqx.tree_at(
@@ -124,7 +116,7 @@ def _gates(
         blocks[0],
         (
             jnp.concatenate([block.weight for block in blocks], axis=1),
-            jnp.zeros(gates * units).at[keep * units : (keep + 1) * units].set(first),
+            jnp.zeros(gates * units).at[keep * units : (keep + 1) * units].set(KEEP),
         ),
     )
     return dense, jnp.concatenate([orthogonal(k, units, units, 1.0) for k in own], axis=1)

@@ -54,14 +54,12 @@ def recurrent_value(
     *,
     memory: str = "gru",
     units: int = 64,
-    span: int | None = None,
     key: PRNGKeyArray,
     **layers: Any,
 ) -> RecurrentNetwork:
     """(memory, obs) ↦ (memory', V), obs [...] (flattened) or a state's number.
 
     inputs: entries of an observation, or the number of states.  hidden: units of the layers before the memory.
-    memory, units, span: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
+    memory, units: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
     """
-    how: Any = {"memory": memory, "units": units, "span": span, "head_gain": 0.01, **layers}
-    return recurrent_network(inputs, Value(), hidden, **how, key=key)
+    return recurrent_network(inputs, Value(), hidden, memory=memory, units=units, head_gain=0.01, key=key, **layers)

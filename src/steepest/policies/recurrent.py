@@ -59,14 +59,12 @@ class RecurrentNetwork(eqx.Module):
         outputs: int,
         *,
         last_gain: float,
-        span: int | None = None,
         key: PRNGKeyArray,
     ):
-        """width: F.  memory: "gru" or "lstm".  units: that remember.  outputs: that the head takes.  span: as of
-        `recurrent_network`."""
+        """width: F.  memory: "gru" or "lstm".  units: that remember.  outputs: that the head takes."""
         remember, say = jax.random.split(key)
         self.features, self.head = features, head
-        self.cell = cells[memory](width, units, span=span, key=remember)
+        self.cell = cells[memory](width, units, key=remember)
         self.last = Dense(units, outputs, gain=last_gain, key=say)
 
     def initial(self) -> Any:
@@ -98,7 +96,6 @@ def recurrent_network(
     *,
     memory: str = "gru",
     units: int = 64,
-    span: int | None = None,
     head_gain: float = 0.01,
     activation: str = "tanh",
     initialisation: str = "orthogonal",
@@ -107,8 +104,7 @@ def recurrent_network(
     """A GRU or an LSTM behind hidden layers.
 
     inputs: entries of an observation, or the number of states.  head: as of `head_for`.  hidden: units of the layers
-    before the memory.  memory: "gru" or "lstm".  units: that remember.  span: steps that the last of them hold what
-    they know at first, the others fewer; None: all of them about 4.  head_gain, activation, initialisation: of the
+    before the memory.  memory: "gru" or "lstm".  units: that remember.  head_gain, activation, initialisation: of the
     layers, as of `MlpGaussian`.
 
     Raises UsageError for another memory, activation or initialisation.
@@ -116,8 +112,7 @@ def recurrent_network(
     first, then = jax.random.split(key)
     features = Features(inputs, hidden, activation=activation, initialisation=initialisation, key=first)
     width = hidden[-1] if hidden else inputs
-    given = features, width, memory, units, head, head.outputs
-    return RecurrentNetwork(*given, last_gain=head_gain, span=span, key=then)
+    return RecurrentNetwork(features, width, memory, units, head, head.outputs, last_gain=head_gain, key=then)
 
 
 class Value(eqx.Module):

@@ -29,8 +29,8 @@ class PolicySpec:
     """kind: a name in `kinds`.  inputs: entries of a (flattened) observation, or the number of states.  actions: how
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete action, how
-    many values each, `actions` in all.  memory: "gru" or "lstm" behind the hidden layers, of memory_units,
-    whose span at the start is memory_span, as of `recurrent_network`; or "none"."""
+    many values each, `actions` in all.  memory: "gru" or "lstm" behind the hidden layers, of memory_units; or
+    "none"."""
 
     kind: str
     inputs: int
@@ -43,7 +43,6 @@ class PolicySpec:
     parts: tuple[int, ...] = ()
     memory: str = "none"
     memory_units: int = 64
-    memory_span: int | None = None
 
     @classmethod
     def for_spaces(
@@ -56,8 +55,8 @@ class PolicySpec:
     ) -> PolicySpec:
         """The policy that fits the spaces: a table on states, else an MLP; categorical or Gaussian.
 
-        networks: head_gain, activation, initialisation, memory, memory_units, memory_span. With a memory there is no
-        table: a state's number is one-hot.
+        networks: head_gain, activation, initialisation, memory, memory_units. With a memory there is no table: a
+        state's number is one-hot.
         """
         if isinstance(observation, Discrete) and networks.get("memory", "none") == "none":
             if not isinstance(action, Discrete):
@@ -80,10 +79,8 @@ class PolicySpec:
         """A fresh policy of this kind."""
         if self.memory == "none":
             return kinds[self.kind](self, key)
-        remembers: Any = {"memory": self.memory, "units": self.memory_units, "span": self.memory_span}
-        return recurrent_network(
-            self.inputs, _heads[self.kind](self), self.hidden, **remembers, **self.networks, key=key
-        )
+        remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
+        return recurrent_network(self.inputs, _heads[self.kind](self), self.hidden, **remembers, key=key)
 
     def to_record(self) -> dict[str, Any]:
         """JSON."""
@@ -105,7 +102,6 @@ class PolicySpec:
                 parts=tuple(int(n) for n in record.get("parts", ())),
                 memory=str(record.get("memory", "none")),
                 memory_units=int(record.get("memory_units", 64)),
-                memory_span=None if record.get("memory_span") is None else int(record["memory_span"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error

@@ -64,7 +64,6 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "initialisation": given.initialisation,
             "memory": given.memory,
             "memory_units": given.memory_units,
-            "memory_span": given.memory_span,
         }
         spec = PolicySpec.for_spaces(observation, action, given.hidden, log_std, **networks)
         policy = spec.build(key)
@@ -142,8 +141,7 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     layers: Any = {"activation": config.critic.activation, "initialisation": config.critic.initialisation}
     if config.critic.memory not in (None, "none"):
         inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
-        own = config.critic
-        remembers: Any = {"memory": own.memory, "units": own.memory_units, "span": own.memory_span}
+        remembers: Any = {"memory": config.critic.memory, "units": config.critic.memory_units}
         return recurrent_value(inputs, config.critic.hidden, **remembers, **layers, key=key)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, config.critic.hidden, **layers, key=key)

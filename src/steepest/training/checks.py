@@ -56,8 +56,6 @@ def check(config: TrainConfig) -> None:
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")
     _at_least("policy.memory_units", config.policy.memory_units, 1)
     _at_least("critic.memory_units", config.critic.memory_units, 1)
-    _at_least("policy.memory_span", config.policy.memory_span, 2)
-    _at_least("critic.memory_span", config.critic.memory_span, 2)
     critic_in_vine = config.sampling.scheme == "vine" and config.critic.memory in ("gru", "lstm")
     if config.policy.memory != "none" or critic_in_vine:
         check_memory(config)

@@ -134,8 +134,6 @@ class PolicyConfig:
     """What remembers the episode so far, behind the hidden layers: for environments that do not show their state."""
     memory_units: int = 64
     """How many units of it."""
-    memory_span: int | None = None
-    """Steps that the last of them hold what they know at first, the others fewer. Default: about 4 for all."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,6 @@ class CriticConfig:
     """What remembers, as of the policy's. Default: what the policy has; gru for a policy of your own that remembers."""
     memory_units: int | None = None
     """How many units of it. Default: as many as of the policy's."""
-    memory_span: int | None = None
-    """As of the policy's, which is the default."""
     fit: Literal["adam", "gauss-newton"] = "adam"
     """How it is fitted: Adam on minibatches, or the natural gradient of least squares in a trust region."""
     learning_rate: float = 1e-3

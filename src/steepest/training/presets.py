@@ -122,8 +122,7 @@ def resolve(
     rows = count * (config.sampling.rollout or preset["sampling.rollout"])
     preset["sampling.segment"] = max(1, min(SEGMENT, rows // 32))  # 32 paths at least
     preset["update.subsample"] = 1.0
-    preset |= {f"critic.{name}": getattr(config.policy, name) for name in ("memory_units", "memory_span")}
-    preset["critic.memory"] = memory
+    preset["critic.memory"], preset["critic.memory_units"] = memory, config.policy.memory_units
     if native and memory == "none" and config.algorithm in ("npg", "trpo") and _by_products(config.update):
         preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
     if config.checkpoint_every is None:
