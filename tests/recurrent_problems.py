@@ -15,7 +15,7 @@ from steepest.policies.heads import BernoulliHead, CategoricalHead, GaussianHead
 from steepest.policies.recurrent import recurrent_network
 from steepest.sequences import Sequences, fresh_rows, initial_memory
 
-T, B = 5, 2
+T, B = 4, 2
 KINDS = ("gru-categorical", "lstm-gaussian", "own-module")
 
 
@@ -51,8 +51,8 @@ def policy_of(kind: str) -> Any:
 def flags() -> tuple[np.ndarray, np.ndarray]:
     """(done, valid) [T,B]: environment 0 ends in the middle and at last, 1 has a ghost row after its end."""
     done, valid = np.zeros((T, B), bool), np.ones((T, B), bool)
-    done[1, 0] = done[4, 0] = done[2, 1] = True
-    valid[3, 1] = False
+    done[0, 0] = done[3, 0] = done[1, 1] = True
+    valid[2, 1] = False
     return done, valid
 
 

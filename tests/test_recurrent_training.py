@@ -25,15 +25,18 @@ from steepest.errors import UsageError
 from steepest.parameters import split
 from steepest.policies.heads import GaussianHead
 from steepest.policies.recurrent import recurrent_network
+from steepest.runs import checkpoint
 from steepest.sampling.groups import Groups, Order, make_groups
 from steepest.sampling.rollout import empty, layout
 from steepest.sampling.rows import memories, rows_of, values_along
+from steepest.sampling.unroll import begin
 from steepest.sampling.workers import Workers
 from steepest.sequences import Sequences, initial_memory
 from steepest.spaces import describe
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
-from steepest.training.native_engine import NativeRuns
+from steepest.training.native_program import Carry, collect
+from steepest.training.persistence import contents, origin_of
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
 from steepest.worlds import make_world
@@ -94,7 +97,7 @@ class Mean(eqx.Module):
         return memory, distribution.mean[0]
 
 
-@pytest.mark.parametrize("memory", ["gru", "lstm"])
+@pytest.mark.parametrize("memory", ["gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_on_the_host_the_update_computes_what_acted(memory: str) -> None:
     policy = sure(memory)
     rollouts = on_the_host(policy, 3)
@@ -143,21 +146,30 @@ def test_in_a_program_the_update_computes_what_acted() -> None:
     world = FunctionalWorld(Drift(), 3)
     settings = small(normalise_observations=False)
     config = resolve(with_settings(TrainConfig("X"), settings), world.copies.action, functional=True)
-    learner = learner_of(config, "trpo")
+    learner, copies = learner_of(config, "trpo"), world.copies
     snapshot = first_snapshot(config, learner, world, None)
-    runs = NativeRuns(config, [0], learner, world, stepwise=True)
-    for ahead in (0, 2):
-        state, given = runs.given(snapshot, ahead)
-        rollout = Rollout(*(None if x is None else np.asarray(x) for x in given.rollout))
-        assert (rollout.terminated | rollout.truncated).sum() > 5
-        assert np.any(rollout.memory) == (ahead > 0)
-        rows = rows_of(state.policy, rollout.obs, rollout, rollout.memory)
-        np.testing.assert_allclose(
-            np.asarray(said(state.policy, rows).mean).reshape(rollout.action.shape), rollout.action, atol=1e-6
-        )
-        assert np.any(state.critic_memory) == (ahead > 0)
-    begun = snapshot._replace(learner=state).afresh()
-    assert not np.any(begun.learner.critic_memory)
+    arrays, rest = eqx.partition(snapshot.learner, eqx.is_array)
+    policy = snapshot.learner.policy
+    carry = Carry(arrays, begin(copies, copies.tables, jax.random.key(1), 3, initial_memory(policy)), None, None)
+    collected = jax.jit(lambda carry, i: collect(learner, rest, copies, 16, copies.tables, carry, np.uint32(0), i)[:2])
+    rollouts = []
+    for i in range(2):
+        underway, given = collected(carry, i)
+        carry = carry._replace(underway=underway)
+        rollouts.append(Rollout(*(None if x is None else np.asarray(x) for x in given.rollout)))
+        assert (rollouts[-1].terminated | rollouts[-1].truncated).sum() > 5
+    agrees(policy, rollouts)
+    assert np.any(rollouts[1].memory)
+
+
+def test_where_episodes_begin_afresh_the_critic_remembers_nothing() -> None:
+    world = FunctionalWorld(Drift(), 3)
+    config = resolve(with_settings(TrainConfig("X"), small()), world.copies.action, functional=True)
+    snapshot = first_snapshot(config, learner_of(config, "trpo"), world, None)
+    state = snapshot.learner
+    assert state.critic_memory.shape == (3, 4)
+    going_on = snapshot._replace(learner=state._replace(critic_memory=jnp.ones((3, 4))))
+    assert not np.any(going_on.afresh().learner.critic_memory)
 
 
 def test_workers_remember_as_one_process_does() -> None:
@@ -256,7 +268,9 @@ def test_the_true_successor_is_valued_with_the_memory_of_its_own_episode() -> No
     assert values.memory[1].all()
 
 
-@pytest.mark.parametrize("fit", [AdamFit(3e-3, epochs=60, minibatch=5), NaturalFit(4)])
+@pytest.mark.parametrize(
+    "fit", [AdamFit(3e-3, epochs=60, minibatch=5), pytest.param(NaturalFit(4), marks=pytest.mark.slow)]
+)
 def test_critics_with_memory_are_fitted_along_whole_sequences(fit: Any) -> None:
     critic, rollout = problem_of_values()
     rows = rows_of(critic, rollout.obs, rollout, np.zeros((2, 2), np.float32))
@@ -282,14 +296,17 @@ def test_minibatches_of_sequences_are_whole_environments(size: int) -> None:
         np.testing.assert_allclose(said(critic, sequences), said(critic, rows)[numbers], rtol=1e-6, atol=1e-7)
 
 
-def test_a_run_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
-    env = "steepest/PendulumMasked-v0"
-    run = st.train(env, out=tmp_path / "run", **small(policy={"hidden": (4,), "memory": "lstm", "memory_units": 3}))
-    agent = st.load(run.path)
+def test_an_agent_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
+    world = make_world("steepest/PendulumMasked-v0", 3)
+    own = {"hidden": (4,), "memory": "lstm", "memory_units": 3}
+    config = resolve(with_settings(TrainConfig("X"), small(policy=own)), describe(world.action_space, "action"))
+    snapshot = first_snapshot(config, learner_of(config, "trpo"), world, None)
+    checkpoint.save(tmp_path / "agent", *contents(snapshot, {"metrics": 0, "episodes": 0}, origin_of(config, [])))
+    agent = st.load(tmp_path / "agent")
     assert agent.spec is not None
     assert (agent.spec.memory, agent.spec.memory_units) == ("lstm", 3)
-    mine, theirs = (st.evaluate(a, env, episodes=2, seed=3) for a in (run.agent, agent))
-    np.testing.assert_array_equal(mine, theirs)
+    both = [st.evaluate(a, "steepest/PendulumMasked-v0", episodes=2, seed=3) for a in (snapshot.agent, agent)]
+    np.testing.assert_array_equal(*both)
 
 
 class Growing(Own):
@@ -300,12 +317,20 @@ class Growing(Own):
         return {**memory, "step": jnp.ones(2)}, distribution
 
 
-def test_a_module_of_the_users_own(tmp_path: Path) -> None:
-    env, settings = "steepest/PendulumMasked-v0", {k: v for k, v in small().items() if k != "policy"}
+OWN = {k: v for k, v in small().items() if k != "policy"}
+
+
+def test_a_module_of_the_users_own_that_cannot_be_trained(tmp_path: Path) -> None:
+    env, settings = "steepest/PendulumMasked-v0", OWN
     with pytest.raises(UsageError, match="step must return a memory of the form"):
         st.train(env, policy=Growing(jnp.zeros((1, 4)), jnp.zeros(1)), out=tmp_path / "no", **settings)
     with pytest.raises(UsageError, match="scheme=vine takes rows one by one"):
         st.train(env, policy=Own(jnp.zeros((1, 4)), jnp.zeros(1)), scheme="vine", **settings)
+
+
+@pytest.mark.slow
+def test_a_module_of_the_users_own(tmp_path: Path) -> None:
+    env, settings = "steepest/PendulumMasked-v0", OWN
     run = st.train(env, policy=Own(0.3 * jnp.ones((1, 4)), jnp.zeros(1)), out=tmp_path / "run", **settings)
     loaded: Any = st.load(run.path, policy=Own(jnp.zeros((1, 4)), jnp.zeros(1))).policy
     trained: Any = run.agent.policy
