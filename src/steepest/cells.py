@@ -125,5 +125,3 @@ def _gates(inputs: int, units: int, gates: int, *, keep: int, key: PRNGKeyArray)
 cells: Registry = Registry("memory")
 cells.add("gru", Gru)
 cells.add("lstm", Lstm)
-WIDTH = {"gru": 1, "lstm": 2}
-"""Numbers that are remembered, for each unit."""
