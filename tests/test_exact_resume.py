@@ -58,12 +58,16 @@ def stopped_and_resumed(tmp_path: Path, env: Any, at: int, again: Any = None, **
     return differences(whole.path, tmp_path / "stopped")
 
 
+REMEMBERING: dict[str, Any] = {"policy": {"hidden": (8,), "memory": "lstm", "memory_units": 4}}
 SEVERAL: list[Any] = [
     ("CartPole-v1", {"group": 2, "normalise_observations": True, "scale_rewards": True}),
     ("Pendulum-v1", {"workers": 2, "group": 2, "damping_rule": "adaptive", "delta_final": 0.001}),
     pytest.param("Hopper-v5", {"warm_start": True, "subsample": 0.5}, marks=pytest.mark.slow),
     ("Hopper-v5", {"scheme": "vine", "envs": 1, "vine": {"states": 8, "actions": 2, "length": 3}}),
     ("gymnax:CartPole-v1", {"normalise_observations": True, "scale_rewards": True}),
+    ("steepest/CartPoleMasked-v0", {"workers": 2, "group": 2, **REMEMBERING}),
+    pytest.param("steepest/CartPoleMasked-v0", {"group": 2, **REMEMBERING}, marks=pytest.mark.slow),
+    pytest.param("gymnax:CartPole-v1", {"normalise_observations": True, **REMEMBERING}, marks=pytest.mark.slow),
 ]
 
 

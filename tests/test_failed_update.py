@@ -27,13 +27,15 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 FAILS = {"delta": 30.0, "backtracks": 0}
 """A step that the line search cannot take, nearly always."""
-KINDS: list[tuple[str, Any, dict[str, Any]]] = [
+REMEMBERING = {"policy": {"hidden": (8,), "memory": "gru", "memory_units": 8}, "normalise_observations": True}
+KINDS: list[Any] = [
     ("normalised", "CartPole-v1", {**FAILS, "normalise_observations": True, "scale_rewards": True}),
     ("workers", "CartPole-v1", {**FAILS, "group": 2, "workers": 2}),
     ("warm", "Pendulum-v1", {**FAILS, "damping_rule": "adaptive", "warm_start": True}),
     ("vine", "CartPole-v1", {**FAILS, "scheme": "vine", "vine": {"states": 8, "actions": 2, "length": 3}}),
     ("cost", Effort, {"algorithm": "trpo-lagrangian", "cost_limit": 6.0, **FAILS}),
     ("native", "mdp:chain", {**FAILS}),
+    pytest.param("memory", "CartPole-v1", {**FAILS, **REMEMBERING}, marks=pytest.mark.slow),
 ]
 
 

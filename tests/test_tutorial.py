@@ -12,7 +12,7 @@ import steepest as st
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted((DOCS / "tutorial").glob("*.md"))
-BESIDE = [DOCS / "own-metric.md", DOCS / "own-world.md"]
+BESIDE = [DOCS / "own-metric.md", DOCS / "own-world.md", DOCS / "memory.md"]
 
 
 @pytest.mark.parametrize("page", PAGES + BESIDE, ids=lambda page: page.stem)

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         MlpPolicy,
         TabularSoftmax,
     )
+    from steepest.sequences import Recurrent, Sequences
     from steepest.training.callbacks import IterationEvent, StopAtReturn
     from steepest.training.config import TrainConfig
     from steepest.training.diagnose import diagnose
@@ -157,12 +158,14 @@ _ROOM_OF = {
     "Probes": "steepest.geometry",
     "Product": "steepest.distributions",
     "Reason": "steepest.geometry",
+    "Recurrent": "steepest.sequences",
     "Regularised": "steepest.worlds.finite.regularised",
     "RelativeDamping": "steepest.algorithms",
     "Rollout": "steepest.batch",
     "Run": "steepest.training.train",
     "RunError": "steepest.errors",
     "SampleSpace": "steepest.linear",
+    "Sequences": "steepest.sequences",
     "Solution": "steepest.linear",
     "SparseMDP": "steepest.worlds.finite.sparse",
     "SquashedGaussian": "steepest.distributions",
@@ -269,12 +272,14 @@ __all__ = [
     "Probes",
     "Product",
     "Reason",
+    "Recurrent",
     "Regularised",
     "RelativeDamping",
     "Rollout",
     "Run",
     "RunError",
     "SampleSpace",
+    "Sequences",
     "Solution",
     "SparseMDP",
     "SquashedGaussian",

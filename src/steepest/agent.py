@@ -23,8 +23,9 @@ from steepest.normaliser import Normaliser, Scaling
 from steepest.parameters import merge, split
 from steepest.policies.networks import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical
 from steepest.policies.specification import PolicySpec
-from steepest.sampling.actor import Actor, finite
+from steepest.sampling.actor import Actor, NoMemory, finite
 from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, Head, MlpActor, multi_categorical
+from steepest.sequences import advance, initial_memory, is_recurrent
 from steepest.spaces import Box, Masked, Space, brief, choices, flat_mask, forbids_all, seen
 
 
@@ -62,13 +63,14 @@ class Agent:
         """The action for one observation or a batch of them, as the environment takes it.
 
         observation: [...] as the environment gives it, or [B,...].
-        state, episode_start: for recurrent policies; passed through.
+        state: what a policy with memory remembers, [M] or [B,M], as the last call returned it; None: a new episode.
+        episode_start: where a new one begins, a bool or [B]; None: nowhere. Without memory both are passed through.
         deterministic: the distribution's mode instead of a sample.
         action_mask: [mask] or [B,mask], 1 for what is allowed; for an agent that was trained with masks, and only then.
 
         Returns (action, state): the action [...] or [B,...] clipped to the bounds and in the environment's dtype, of a
-        Dict or Tuple space a dict or tuple of such. Raises UsageError for an observation of another shape, RunError for
-        an action that is not finite.
+        Dict or Tuple space a dict or tuple of such. Raises UsageError for an observation, a state or an episode_start
+        of another shape, RunError for an action that is not finite.
         """
         own = seen(self.observation)
         try:
@@ -85,7 +87,14 @@ class Agent:
         key = jax.random.key(0) if self.key is None else self.key
         scaling = None if self.normaliser is None else self.normaliser.scaling()
         batch = self._with_mask(given[None] if single else given, action_mask)
-        chosen = np.asarray(_actions(self.policy, scaling, batch, key, np.int32(self.drawn), deterministic))
+        draw = np.int32(self.drawn)
+        if is_recurrent(self.policy):
+            memory, fresh = self._remembered(state, episode_start, None if single else len(batch))
+            parts = self.policy, scaling, batch, key, draw, deterministic, memory, fresh
+            chosen, memory = map(np.asarray, _actions_remembering(*parts))
+            state = memory[0] if single else memory
+        else:
+            chosen = np.asarray(_actions(self.policy, scaling, batch, key, draw, deterministic))
         self.drawn += 1
         return self.action.to_environment(finite(chosen)[0] if single else finite(chosen)), state
 
@@ -105,24 +114,54 @@ class Agent:
             raise UsageError("the action mask forbids everything")
         return np.concatenate([batch.reshape((len(batch), -1)), flat], axis=1, dtype=np.float32)
 
+    def _remembered(self, state: Any, episode_start: Any, envs: int | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(memory [B,M], new episodes [B]) of what `predict` was given.  envs: None for a single observation."""
+        width, leading = initial_memory(self.policy).shape, () if envs is None else (envs,)
+        memory = np.zeros((*leading, *width), np.float32) if state is None else np.asarray(state)
+        fresh = np.asarray(state is None if episode_start is None else episode_start, bool) | (state is None)
+        if memory.shape != (*leading, *width) or memory.dtype.kind != "f":
+            raise UsageError(f"expected a state of shape {(*leading, *width)}, or None, got {memory.shape}")
+        if fresh.size == 1:
+            fresh = np.broadcast_to(fresh.reshape(()), leading)
+        if fresh.shape != leading:
+            raise UsageError(f"expected an episode_start of shape {leading}, or None, got {fresh.shape}")
+        return memory.reshape(-1, *width), fresh.reshape(-1)
+
 
 def normalise(scaling: Scaling | None, obs: Any) -> Any:
     """Observations as the policy and the critic take them."""
     return obs if scaling is None else scaling(obs)
 
 
-def actions(
-    policy: Policy, scaling: Scaling | None, obs: Any, key: PRNGKeyArray, draw: Any, deterministic: bool
-) -> Any:
+def actions(policy: Any, scaling: Scaling | None, obs: Any, key: PRNGKeyArray, draw: Any, deterministic: bool) -> Any:
     """The policy's own actions, before any clipping, for observations [B,…]; row b draws from (key, draw, b)."""
+    if is_recurrent(policy):
+        raise UsageError(f"{type(policy).__name__} remembers: it does not act on observations alone")
     distribution = jax.vmap(policy)(normalise(scaling, obs))
+    return _chosen(distribution, obs.shape[0], key, draw, deterministic)
+
+
+def actions_remembering(
+    policy: Policy, scaling: Scaling | None, obs: Any, key: PRNGKeyArray, draw: Any, deterministic: bool,
+    memory: Any, fresh: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(`actions`, the memory [B,M] after them) of a policy that remembers.
+
+    memory: [B,M] before them.  fresh: [B], where new episodes begin.
+    """
+    before = jnp.where(jnp.asarray(fresh)[:, None], initial_memory(policy), memory)
+    after, distribution = advance(policy, before, normalise(scaling, obs))
+    return _chosen(distribution, len(fresh), key, draw, deterministic), after
+
+
+def _chosen(distribution: Any, envs: int, key: PRNGKeyArray, draw: Any, deterministic: bool) -> Any:
     if deterministic:
         return distribution.mode()
-    keys = jax.random.split(jax.random.fold_in(key, draw), obs.shape[0])
+    keys = jax.random.split(jax.random.fold_in(key, draw), envs)
     return jax.vmap(lambda d, k: d.sample(k))(distribution, keys)
 
 
-_actions = eqx.filter_jit(actions)
+_actions, _actions_remembering = eqx.filter_jit(actions), eqx.filter_jit(actions_remembering)
 
 
 def compile_actor(policy: Policy) -> Callable[..., NDArray[Any]]:
@@ -145,7 +184,7 @@ def compile_actor(policy: Policy) -> Callable[..., NDArray[Any]]:
     return call
 
 
-class CompiledActor:
+class CompiledActor(NoMemory):
     """`Actor` of any policy: `actions`, compiled for a CPU.  policy: of whose structure every θ is."""
 
     def __init__(self, policy: Policy):
@@ -157,20 +196,79 @@ class CompiledActor:
 
     def export(self, params: Any, scaling: Scaling | None) -> Any:
         """See `Actor`."""
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(params)], None if scaling is None else tuple(scaling)
+        return exported(params, scaling)
 
     def begin(self, weights: Any, entropy: Sequence[int], steps: int, envs: int) -> None:
         """See `Actor`."""
-        leaves, scaling = weights
-        params = jax.tree.unflatten(self._structure, leaves)
-        words = np.random.SeedSequence(entropy).generate_state(2)
-        key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
-        given = params, None if scaling is None else Scaling(*scaling), key
-        self._params, self._scaling, self._key = jax.device_put(given, _cpu())
+        self._params, self._scaling, self._key = imported(weights, self._structure, entropy)
 
     def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
         """See `Actor`."""
         return self._act(self._params, self._scaling, obs, self._key, t)
+
+
+class RememberingActor:
+    """`Actor` of a policy that remembers: `actions_remembering`, compiled for a CPU."""
+
+    def __init__(self, policy: Policy):
+        params, rest = split(policy)
+        self._policy, self._structure = policy, jax.tree.structure(params)
+
+        def act(params: Any, scaling: Any, obs: Any, key: Any, t: Any, memory: Any, fresh: Any) -> Any:
+            return actions_remembering(merge(params, rest), scaling, obs, key, t, False, memory, fresh)
+
+        def before(params: Any, memory: Any, fresh: Any) -> Any:
+            return jnp.where(fresh[:, None], initial_memory(merge(params, rest)), memory)
+
+        self._act, self._before = jax.jit(act), jax.jit(before)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RememberingActor, (self._policy,)
+
+    def export(self, params: Any, scaling: Scaling | None) -> Any:
+        """See `Actor`."""
+        return exported(params, scaling)
+
+    def begin(self, weights: Any, entropy: Sequence[int], steps: int, envs: int) -> None:
+        """See `Actor`."""
+        self._given, self._envs = imported(weights, self._structure, entropy), envs
+        self.recall(None)
+
+    def recall(self, memory: NDArray[np.float32] | None) -> None:
+        """See `Actor`."""
+        self._fresh = np.full(self._envs, memory is None)
+        width = initial_memory(self._policy).size
+        self._memory = np.zeros((self._envs, width), np.float32) if memory is None else memory
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """See `Actor`."""
+        self._fresh = ended
+
+    @property
+    def memory(self) -> NDArray[np.float32]:
+        """See `Actor`."""
+        return np.asarray(self._before(self._given[0], self._memory, self._fresh), np.float32)
+
+    def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
+        """See `Actor`."""
+        params, scaling, key = self._given
+        action, self._memory = self._act(params, scaling, obs, key, np.int32(t), self._memory, self._fresh)
+        self._fresh = np.zeros(self._envs, bool)
+        return finite(np.asarray(action))
+
+
+def exported(params: Any, scaling: Scaling | None) -> Any:
+    """`Actor.export` of one that computes with JAX."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)], None if scaling is None else tuple(scaling)
+
+
+def imported(weights: Any, structure: Any, entropy: Sequence[int]) -> Any:
+    """(θ, scaling, key) on a CPU, of what was exported.  structure: of θ."""
+    leaves, scaling = weights
+    words = np.random.SeedSequence(entropy).generate_state(2)
+    key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+    given = jax.tree.unflatten(structure, leaves), None if scaling is None else Scaling(*scaling), key
+    return jax.device_put(given, _cpu())
 
 
 def _cpu() -> Any:
@@ -187,6 +285,8 @@ def host_actor(policy: Policy, envs: int) -> Actor:
     The built-in networks are computed in NumPy, which takes a tenth of the time of a call of a compiled program; wide
     ones are not, as a BLAS of several threads would round them otherwise than one of a single thread.
     """
+    if is_recurrent(policy):
+        return RememberingActor(policy)
     head_of, net = _HEADS.get(type(policy)), getattr(policy, "net", None)
     if head_of is None or type(net) is not Mlp or any(type(layer) is not Dense for layer in net.layers):
         return CompiledActor(policy)

@@ -25,6 +25,8 @@ class Rollout(NamedTuple):
     truncated: [T,B] the episode was cut; the successor has a value and is bootstrapped.
     valid: [T,B] False for ghost rows, in which a vector environment reset itself and ignored the action.
     cost: [T,B] float32, raw, as in a `Transition`; None for a world that reports none.
+    memory: [B,M] what the policy remembered before the first row, flat; None for one that remembers nothing. It begins
+        anew after a row that is terminated, truncated or not valid.
     """
 
     obs: Any
@@ -35,6 +37,7 @@ class Rollout(NamedTuple):
     truncated: Any
     valid: Any
     cost: Any = None
+    memory: Any = None
 
 
 class Cost(NamedTuple):
@@ -51,7 +54,7 @@ class Cost(NamedTuple):
 class Batch(NamedTuple):
     """N states with m weighted actions each: all that the geometry knows of reinforcement learning.
 
-    obs: [N,…] as the policy takes it (normalised already).
+    obs: [N,…] as the policy takes it (normalised already); for one that remembers, `Sequences` of N rows.
     weight: [N], Σ = 1; 0 for a masked row.
     action: [N,m,…].
     action_weight: [N,m], Σ_m = 1.

@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from steepest import parameters
 from steepest.batch import Batch
+from steepest.chunks import each
 from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.geometry import log_probs
@@ -109,7 +110,7 @@ def _scores(policy: Any, batch: Batch) -> Float[Array, "N m P"]:
     """∇ln π(a_nm|o_n)."""
 
     def said(flat: Array, unravel: Any, rest: Any) -> Array:
-        return log_probs(jax.vmap(parameters.merge(unravel(flat), rest))(batch.obs), batch.action)
+        return log_probs(each(parameters.merge(unravel(flat), rest), batch.obs), batch.action)
 
     params, rest = parameters.split(policy)
     flat, unravel = ravel_pytree(params)
@@ -121,7 +122,7 @@ def _logit_gradients(policy: Any, batch: Batch) -> Float[Array, "N A P"]:
     """∇z_a(o_n)."""
 
     def said(flat: Array, unravel: Any, rest: Any) -> Array:
-        distribution = jax.vmap(parameters.merge(unravel(flat), rest))(batch.obs)
+        distribution = each(parameters.merge(unravel(flat), rest), batch.obs)
         if not isinstance(distribution, Categorical):
             raise UsageError(f"only a Categorical policy has logits, this is a {type(distribution).__name__}")
         return jnp.asarray(distribution.logits)

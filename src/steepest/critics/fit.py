@@ -14,9 +14,11 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest import trees
+from steepest.chunks import each
 from steepest.critics.value import Critic
 from steepest.errors import UsageError
 from steepest.parameters import merge, split
+from steepest.sequences import Sequences
 from steepest.shuffle import shuffled
 
 C = TypeVar("C", bound=Critic)
@@ -61,6 +63,8 @@ class CriticFit(Protocol):
 class AdamFit:
     """`epochs` passes of Adam over shuffled minibatches. The optimiser's state is carried from fit to fit.
 
+    minibatch: rows. Of a critic that remembers, whole environments: as many as have no more rows, and at least one.
+
     Raises UsageError for settings that are not positive.
     """
 
@@ -88,31 +92,29 @@ class AdamFit:
         value: Float[Array, " N"],
         key: PRNGKeyArray,
     ) -> tuple[C, Any, FitInfo]:
-        """Fit V to `target` at obs [N,…].
+        """Fit V to `target` at obs [N,…], or along `Sequences` of N rows.
 
         weight: [N] ≥ 0, 0 for a masked row.  value: [N], V(obs) now, for the report.  key: for the shuffles.
 
         Returns the critic, the optimiser's state and the report; the critic as it was where the fit is not finite.
         Raises UsageError if N is not a multiple of the minibatch.
         """
-        count = target.shape[0]
-        if count % self.minibatch:
-            raise UsageError(f"a batch of {count} rows is not divisible into minibatches of {self.minibatch}")
+        parts = _Sequences(obs, self.minibatch) if isinstance(obs, Sequences) else _Rows(obs, self.minibatch)
         params, rest = split(critic)
         optimiser = self._optimiser()
 
-        def loss(theta: Any, rows: Array) -> Array:
-            predicted = jax.vmap(merge(theta, rest))(jax.tree.map(lambda x: x[rows], obs))
-            w = weight[rows]
+        def loss(theta: Any, part: Array) -> Array:
+            seen, rows = parts.of(part)
+            predicted, w = each(merge(theta, rest), seen), weight[rows]
             return jnp.sum(w * (predicted - target[rows]) ** 2) / jnp.maximum(jnp.sum(w), jnp.finfo(w.dtype).tiny)
 
-        def minibatch(carry: Any, rows: Array) -> tuple[Any, None]:
+        def minibatch(carry: Any, part: Array) -> tuple[Any, None]:
             theta, opt = carry
-            updates, opt = optimiser.update(jax.grad(loss)(theta, rows), opt, theta)
+            updates, opt = optimiser.update(jax.grad(loss)(theta, part), opt, theta)
             return (eqx.apply_updates(theta, updates), opt), None
 
         def epoch(carry: Any, key: PRNGKeyArray) -> tuple[Any, None]:
-            return jax.lax.scan(minibatch, carry, shuffled(key, count, self.minibatch))
+            return jax.lax.scan(minibatch, carry, parts.shuffled(key))
 
         (fitted, opt), _ = jax.lax.scan(epoch, (params, state), jax.random.split(key, self.epochs))
         finite = trees.all_finite(fitted)
@@ -121,6 +123,43 @@ class AdamFit:
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate, eps=1e-5)
+
+
+class _Rows:
+    """Minibatches of rows that stand alone."""
+
+    def __init__(self, obs: Any, size: int):
+        self._obs, self._size = obs, size
+        self._count = jax.tree.leaves(obs)[0].shape[0]
+        if self._count % size:
+            raise UsageError(f"a batch of {self._count} rows is not divisible into minibatches of {size}")
+
+    def shuffled(self, key: PRNGKeyArray) -> Array:
+        """Which rows, [minibatches, size]."""
+        return shuffled(key, self._count, self._size)
+
+    def of(self, part: Array) -> tuple[Any, Array]:
+        """(the observations of a minibatch, the numbers of its rows)."""
+        return jax.tree.map(lambda x: x[part], self._obs), part
+
+
+class _Sequences:
+    """Minibatches of whole environments."""
+
+    def __init__(self, sequences: Sequences, size: int):
+        self._sequences = sequences
+        self._steps, self._envs = sequences.fresh.shape
+        most = max(1, size // self._steps)
+        self._size = next(n for n in range(min(most, self._envs), 0, -1) if self._envs % n == 0)
+
+    def shuffled(self, key: PRNGKeyArray) -> Array:
+        """Which environments, [minibatches, size]."""
+        return jax.random.permutation(key, self._envs).reshape(-1, self._size)
+
+    def of(self, part: Array) -> tuple[Sequences, Array]:
+        """(their sequences, the numbers of their rows in the order of these)."""
+        rows = jnp.arange(self._steps)[:, None] * self._envs + part
+        return self._sequences.of(part), rows.ravel()
 
 
 def quality(

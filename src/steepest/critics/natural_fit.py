@@ -23,6 +23,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from steepest import trees
 from steepest.batch import Batch
+from steepest.chunks import each
 from steepest.critics.fit import FitInfo, quality
 from steepest.critics.value import Critic
 from steepest.distributions import UnitGaussian
@@ -30,6 +31,7 @@ from steepest.errors import UsageError
 from steepest.geometry import Reason, Step, TrustRegion, fisher, least_squares, linearise, mean_kl
 from steepest.linear import ConjugateGradient, Solver
 from steepest.parameters import Frozen, frozen, merge, split
+from steepest.sequences import Sequences, is_recurrent
 from steepest.shuffle import permutation
 
 C = TypeVar("C", bound=Critic)
@@ -43,6 +45,22 @@ class Observed(eqx.Module):
 
     def __call__(self, obs: Any) -> UnitGaussian:
         return UnitGaussian(jnp.reshape(self.critic(obs) / self.deviation.value, 1))
+
+
+class ObservedAlong(eqx.Module):
+    """The same of a critic that remembers."""
+
+    critic: Any
+    deviation: Frozen[Float[Array, ""]]
+
+    def initial(self) -> Any:
+        """See `Recurrent`."""
+        return self.critic.initial()
+
+    def step(self, memory: Any, obs: Any) -> tuple[Any, UnitGaussian]:
+        """See `Recurrent`."""
+        memory, value = self.critic.step(memory, obs)
+        return memory, UnitGaussian(jnp.reshape(value / self.deviation.value, 1))
 
 
 def trust_region(delta: float) -> TrustRegion:
@@ -111,7 +129,7 @@ class NaturalFit:
         """
         loss, explained = quality(value, target, weight)
         deviation = jnp.sqrt(jnp.where(loss > 0, loss, 1.0))
-        before = Observed(critic, frozen(deviation))
+        before = (ObservedAlong if is_recurrent(critic) else Observed)(critic, frozen(deviation))
         batch = targets_as_actions(obs, target / deviation, weight)
         params, rest = split(before)
 
@@ -122,7 +140,7 @@ class NaturalFit:
         keys = jax.random.split(key, self.iterations)
         (fitted, damping), _ = jax.lax.scan(iterate, (params, state.damping), keys)
         after = merge(fitted, rest)
-        old, new = jax.vmap(before)(batch.obs), jax.vmap(after)(batch.obs)
+        old, new = each(before, batch.obs), each(after, batch.obs)
         kept = trees.all_finite(fitted) & (least_squares.gain(old, new, batch) > 0)
         state = NaturalFitState(jnp.where(jnp.isfinite(loss), damping, state.damping))
         return merge(trees.where(kept, fitted, params), rest).critic, state, FitInfo(loss, explained, kept)
@@ -132,6 +150,8 @@ class NaturalFit:
         count = batch.weight.shape[0]
         if self.rows is None or self.rows >= count:
             return batch
+        if isinstance(batch.obs, Sequences):
+            raise UsageError("a critic with memory is fitted to whole sequences: leave rows at None")
         rows = permutation(key, count)[: self.rows]
         drawn: Batch = jax.tree.map(lambda x: x[rows], batch)
         return drawn._replace(weight=_to_one(drawn.weight))
@@ -167,7 +187,8 @@ class NaturalFit:
 def targets_as_actions(obs: Any, target: Float[Array, " N"], weight: Float[Array, " N"]) -> Batch:
     """A regression as a batch, one action in each state: its target. Masked observations are 0, whatever is there."""
     seen = weight > 0
-    obs = jax.tree.map(lambda x: jnp.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype)), obs)
+    if not isinstance(obs, Sequences):  # those have it already
+        obs = jax.tree.map(lambda x: jnp.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype)), obs)
     ones = jnp.ones((len(weight), 1), weight.dtype)
     return Batch(obs, _to_one(weight), target[:, None, None], ones, 0.0 * ones, jnp.zeros(len(weight), jnp.int32))
 

@@ -12,11 +12,13 @@ from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from steepest.layers import Dense, Mlp
+from steepest.policies.recurrent import RecurrentNetwork, Value, recurrent_network
 from steepest.policies.trunks import ORDINARY, Layers, Trunk, trunk_for
+from steepest.sequences import Recurrent
 from steepest.spaces import MaskedForm, Space
 
-Critic = Callable[[Any], Float[Array, ""]]
-"""Any callable pytree that maps one observation to a scalar."""
+Critic = Callable[[Any], Float[Array, ""]] | Recurrent
+"""Any callable pytree that maps one observation to a scalar; or one that remembers those before it."""
 
 
 class MlpValue(eqx.Module):
@@ -81,3 +83,20 @@ class Unmasked(eqx.Module):
 
     def __call__(self, obs: Float[Array, " n"]) -> Float[Array, ""]:
         return self.critic(self.form.split(obs)[0])
+
+
+def recurrent_value(
+    inputs: int,
+    hidden: tuple[int, ...] = (64, 64),
+    *,
+    memory: str = "gru",
+    units: int = 64,
+    key: PRNGKeyArray,
+    **layers: Any,
+) -> RecurrentNetwork:
+    """(memory, obs) ↦ (memory', V), obs [...] (flattened) or a state's number.
+
+    inputs: entries of an observation, or the number of states.  hidden: units of the layers before the memory.
+    memory, units: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
+    """
+    return recurrent_network(inputs, Value(), hidden, memory=memory, units=units, head_gain=0.01, key=key, **layers)

@@ -19,6 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from steepest.sequences import Recurrent
+
 
 @runtime_checkable
 class Distribution(Protocol):
@@ -75,5 +77,6 @@ class FromNoise(Protocol):
         ...
 
 
-Policy = Callable[[Any], Distribution]
-"""Any callable pytree (an equinox module) that maps one observation to a distribution over actions."""
+Policy = Callable[[Any], Distribution] | Recurrent
+"""Any callable pytree (an equinox module) that maps one observation to a distribution over actions; or one that
+remembers those before it."""

@@ -22,6 +22,7 @@ from steepest.geometry.objectives import Gradient
 from steepest.geometry.output_rows import every_row
 from steepest.linear import Diagonal, Measured
 from steepest.parameters import merge
+from steepest.sequences import Sequences
 
 _ROWS_AT_A_TIME = 64
 
@@ -76,6 +77,10 @@ def _by_rows(local: Local, numbers: list[int], weight: Array) -> dict[int, Array
     """The diagonal at these leaves: Σ_n w_n Σ_i g_ni², g_ni the gradient of one row's e_i·Rz."""
     if not numbers:
         return {}
+    if isinstance(local.obs, Sequences):
+        raise UsageError(
+            "the diagonal of the Fisher matrix is not worked out for a policy with memory: leave preconditioner at none"
+        )
     leaves, structure = jax.tree.flatten(local.params)
 
     def squares(obs: Any, w: Array) -> list[Array]:

@@ -22,6 +22,7 @@ from steepest.distributions import Distribution, Policy
 from steepest.errors import UsageError
 from steepest.layers import is_narrow
 from steepest.parameters import merge, split
+from steepest.sequences import Sequences
 from steepest.taps import Listener, Tap, listening
 
 
@@ -49,11 +50,18 @@ class Local:
         return chunks.each(merge(theta, self.rest), self.obs, self.chunk)
 
     def subset(self, rows: Any) -> Local:
-        """The same policy linearised over obs[rows]."""
+        """The same policy linearised over obs[rows]. Raises UsageError for one with memory."""
+        if isinstance(self.obs, Sequences):
+            raise UsageError("rows of a policy with memory depend on those before them: leave subsample at 1")
         return _linearise(self.params, self.rest, jax.tree.map(lambda x: jnp.asarray(x)[rows], self.obs), self.chunk)
 
     def taps(self) -> Tapped:
-        """The layers of the policy, with their inputs at the N states."""
+        """The layers of the policy, with their inputs at the N states. Raises UsageError for one with memory."""
+        if isinstance(self.obs, Sequences):
+            raise UsageError(
+                "the layers of a policy with memory take part in every step, and cannot be followed one by one: leave "
+                "metric and preconditioner at their defaults, with conjugate gradients or solver=direct"
+            )
         return _listen(self, _heard_layers(self))
 
 
@@ -91,7 +99,7 @@ def _linearise(params: Any, rest: Any, obs: Any, chunk: int | None) -> Local:
         return transpose(cotangent)[0]
 
     local = Local(params, rest, obs, distribution, push, pull, chunk)
-    whole = not chunks.divided(obs, chunk)
+    whole = not chunks.divided(obs, chunk) and not isinstance(obs, Sequences)
     return replace(local, pull=_pull_by_layers(local) or pull) if whole else local
 
 

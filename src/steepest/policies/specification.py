@@ -17,10 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from steepest.cells import cells
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
-from steepest.policies.heads import Head, head_for
+from steepest.policies.heads import (
+    BernoulliHead,
+    CategoricalHead,
+    GaussianHead,
+    Head,
+    MultiCategoricalHead,
+    head_for,
+)
 from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
 from steepest.policies.network_policy import NetworkPolicy
@@ -32,9 +40,10 @@ from steepest.policies.networks import (
     MlpMultiCategorical,
     MlpPolicy,
 )
+from steepest.policies.recurrent import recurrent_network
 from steepest.policies.tabular import TabularSoftmax
 from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space, seen
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space, brief, seen
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class PolicySpec:
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
     action, how many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of `head_for`.
-    action: the space, of kinds "mlp" and "network".
+    memory: "gru" or "lstm" behind the hidden layers, of memory_units; or "none".  action: the space, of kinds "mlp" and
+    "network".
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
     observation: the space; of another kind, one with a mask. A file has the spaces beside this."""
@@ -62,6 +72,8 @@ class PolicySpec:
     channels: str = "auto"
     distribution: str = "gaussian"
     state_dependent_std: bool = False
+    memory: str = "none"
+    memory_units: int = 64
     action: Space | None = None
     observation: Space | None = None
 
@@ -79,15 +91,23 @@ class PolicySpec:
         """The policy that fits the spaces: a table from states to actions, else a network.
 
         network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm,
-        distribution, state_dependent_std.
+        distribution, state_dependent_std, memory, memory_units. With a memory there is no table: a state's number is
+        one-hot.
+
+        Raises UsageError for a memory of images, of observations with parts, or with masks.
         """
+        remembers = networks.get("memory", "none") != "none"
         if isinstance(observation, Masked):
+            if remembers:
+                raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
             given = hidden, initial_log_std, network, channels
             return replace(cls.for_spaces(observation.observation, action, *given, **networks), observation=observation)
         network = network_for(observation, network, channels)
-        if isinstance(observation, Discrete) and isinstance(action, Discrete):
+        if remembers:
+            check_remembered(observation, network)
+        elif isinstance(observation, Discrete) and isinstance(action, Discrete):
             return cls("tabular", observation.n, action.n, (), 0.0)
-        if isinstance(observation, Discrete) or not is_simple(observation, network):
+        elif isinstance(observation, Discrete) or not is_simple(observation, network):
             activation = networks.pop("activation", "auto")
             log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
             units = () if is_image(observation) and network != "mlp" else tuple(hidden)
@@ -96,7 +116,7 @@ class PolicySpec:
                 observation=observation, action=action, **networks,
             )  # fmt: skip
         networks = {**networks, "activation": Layers(networks.get("activation", "auto")).settled("tanh").activation}
-        inputs = math.prod(observation.shape)
+        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
         if isinstance(action, MultiDiscrete):
@@ -112,6 +132,10 @@ class PolicySpec:
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
+        if self.memory != "none":
+            remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
+            head = _heads[self.kind](self)
+            return recurrent_network(self.inputs, head, self.hidden, **remembers, key=key)
         policy = kinds[self.kind](self, key)
         return policy if self.observation is None else with_mask(policy, self.observation)
 
@@ -143,12 +167,17 @@ class PolicySpec:
                 channels=str(record.get("channels", "auto")),
                 distribution=str(record.get("distribution", "gaussian")),
                 state_dependent_std=bool(record.get("state_dependent_std", False)),
+                memory=str(record.get("memory", "none")),
+                memory_units=int(record.get("memory_units", 64)),
                 observation=observation if record["kind"] == "network" or isinstance(observation, Masked) else None,
                 action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
         kinds[spec.kind]
+        if spec.memory != "none":
+            cells[spec.memory]
+            _heads[spec.kind]
         return spec
 
     @property
@@ -173,6 +202,15 @@ def is_simple(observation: Space, network: str) -> bool:
     settled by `network_for`."""
     vector = isinstance(observation, Box) and observation.inside is np.float32
     return network == "mlp" and (vector or isinstance(observation, Discrete))
+
+
+def check_remembered(observation: Space, network: str) -> None:
+    """Raise UsageError for observations that nothing with a memory takes.  network: as settled by `network_for`."""
+    if not is_simple(observation, network):
+        raise UsageError(
+            f"a memory takes vectors and states, not {brief(observation)} with the network {network!r}: leave memory "
+            "out, or give a module of your own"
+        )
 
 
 def weights(build: Callable[[], Any]) -> int:
@@ -206,3 +244,10 @@ kinds.add(
 )
 kinds.add("network", _network)
 kinds.add("mlp", lambda s, key: MlpPolicy(s.inputs, s.head, s.hidden, **s.networks, key=key))
+
+_heads: Registry = Registry("policy with memory")
+_heads.add("mlp", lambda s: s.head)
+_heads.add("mlp-categorical", lambda s: CategoricalHead(s.actions))
+_heads.add("mlp-multi-categorical", lambda s: MultiCategoricalHead(s.parts))
+_heads.add("mlp-bernoulli", lambda s: BernoulliHead(s.actions))
+_heads.add("mlp-gaussian", lambda s: GaussianHead(jnp.full(s.actions, s.initial_log_std, jnp.float32)))

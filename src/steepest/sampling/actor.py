@@ -2,7 +2,8 @@
 
     weights = actor.export(θ, statistics)      plain NumPy, which a worker can be sent
     actor.begin(weights, entropy, T, B)
-    for t < T:  action_t = actor(obs_t, t)
+    actor.recall(memory)                       of a policy that remembers
+    for t < T:  action_t = actor(obs_t, t)     actor.forget(the environments whose episode ended)
 
 The random numbers depend on `entropy` alone, and the bits of an action on B: so an actor serves a group of environments
 of fixed size, and gives the same wherever it runs.
@@ -21,7 +22,13 @@ from steepest.errors import RunError
 
 
 class Actor(Protocol):
-    """A policy's structure, ready to act with any parameters. It can be pickled."""
+    """A policy's structure, ready to act with any parameters. It can be pickled.
+
+    memory: [B,M] float32, what it remembers before the next action; None for one that remembers nothing.
+    """
+
+    @property
+    def memory(self) -> NDArray[np.float32] | None: ...
 
     def export(self, params: Any, scaling: Any) -> Any:
         """What `begin` takes, in NumPy.  params: θ.  scaling: the observation statistics, or None."""
@@ -31,12 +38,32 @@ class Actor(Protocol):
         """Get ready for a rollout of `steps` steps of `envs` environments."""
         ...
 
+    def recall(self, memory: NDArray[np.float32] | None) -> None:
+        """Go on with what was remembered, after `begin`. None: B new episodes."""
+        ...
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """New episodes begin in these environments, [B], before the next action."""
+        ...
+
     def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
         """Actions [B,…] for observations [B,…] at step t < steps, before any clipping; good until the next call.
 
         Raises RunError for one that is not finite.
         """
         ...
+
+
+class NoMemory:
+    """The part of an actor that remembers nothing."""
+
+    memory = None
+
+    def recall(self, memory: NDArray[np.float32] | None) -> None:
+        """See `Actor`."""
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """See `Actor`."""
 
 
 def finite(action: NDArray[Any]) -> NDArray[Any]:
@@ -64,6 +91,19 @@ class Stoppable:
     def begin(self, weights: Any, entropy: Sequence[int], steps: int, envs: int) -> None:
         """See `Actor`."""
         self._actor.begin(weights, entropy, steps, envs)
+
+    @property
+    def memory(self) -> NDArray[np.float32] | None:
+        """See `Actor`."""
+        return self._actor.memory
+
+    def recall(self, memory: NDArray[np.float32] | None) -> None:
+        """See `Actor`."""
+        self._actor.recall(memory)
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """See `Actor`."""
+        self._actor.forget(ended)
 
     def __call__(self, obs: NDArray[Any], t: int) -> NDArray[Any]:
         """See `Actor`."""

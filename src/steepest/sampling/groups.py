@@ -16,7 +16,7 @@ import numpy as np
 from steepest.batch import Rollout
 from steepest.errors import RunError
 from steepest.sampling.actor import Actor
-from steepest.sampling.rollout import fill, lose
+from steepest.sampling.rollout import columns, fill, lose
 from steepest.worlds.faults import Report
 from steepest.worlds.settable import Keepable, keepable, keeps, kept
 from steepest.worlds.world import World
@@ -56,6 +56,7 @@ class Groups:
     ):
         self._worlds, self._size, self._actor = worlds, size, actor
         self._keepable: dict[int, Keepable] = {}
+        self._memory: dict[int, Any] = {}  # of each group after the last rollout, of a policy that remembers
         self._keep = keep and keeps(next(iter(worlds.values())))
         for group, world in worlds.items():
             numbered = getattr(world, "number", None)  # of worlds whose errors name one environment
@@ -70,18 +71,26 @@ class Groups:
         Returns whether any environment reported a cost. Raises what the worlds and the actor raise.
         """
         if order.seed is not None:
+            self._memory.clear()
             for group, world in self._worlds.items():
                 world.reset(_seed(order.seed, group))
                 if order.kept is not None:
-                    self._keeper(group).put_back(order.kept.get(group))
+                    self._put_back(group, order.kept.get(group), into)
         charged = False
         for group, world in self._worlds.items():
             begin = group * self._size
-            columns = Rollout(*(array[:, begin : begin + world.envs] for array in into))
+            part = columns(into, begin, begin + world.envs)
             self._actor.begin(order.weights, (*order.entropy, group), len(into.reward), world.envs)
+            remembers = part.memory is not None
+            if remembers:
+                self._actor.recall(self._memory.get(group))
+                part.memory[:] = self._actor.memory
             if order.lost:
-                lose(world, self._actor, columns)
-            charged |= fill(world, self._actor, columns, int(order.lost))
+                lose(world, self._actor, part)
+                self._actor.forget(np.ones(world.envs, bool))
+            charged |= fill(world, self._actor, part, int(order.lost), self._actor.forget if remembers else None)
+            if remembers:
+                self._memory[group] = np.array(self._actor.memory)
         return charged
 
     def keep(self) -> dict[int, Any] | None:
@@ -90,7 +99,19 @@ class Groups:
             return None
         states = {group: kept(self._keeper(group)) for group in self._worlds}
         self._keep = None not in states.values()  # else it has become something else than it was at first
-        return states if self._keep else None
+        if not self._keep:
+            return None
+        return {group: (state, self._memory[group]) for group, state in states.items()} if self._memory else states
+
+    def _put_back(self, group: int, stood: Any, into: Rollout) -> None:
+        """A group as `keep` says that it stood, with what was remembered in it."""
+        if into.memory is not None:
+            shape = self._worlds[group].envs, into.memory.shape[1]
+            memory = stood[1] if isinstance(stood, tuple) and len(stood) == 2 else None
+            if not isinstance(memory, np.ndarray) or memory.dtype != np.float32 or memory.shape != shape:
+                raise RunError(f"the checkpoint's environments are damaged: no memory {list(shape)} of group {group}")
+            stood, self._memory[group] = stood[0], memory
+        self._keeper(group).put_back(stood)
 
     def _keeper(self, group: int) -> Keepable:
         if group not in self._keepable:

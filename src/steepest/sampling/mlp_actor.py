@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest.sampling.actor import finite
+from steepest.sampling.actor import NoMemory, finite
 
 LARGEST = 2**18
 """Multiplications in a product of two matrices up to which OpenBLAS takes one thread, however many it has: with more,
@@ -111,7 +111,7 @@ _ACTIVATIONS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
 """In place, by the names of `steepest.layers`."""
 
 
-class MlpActor:
+class MlpActor(NoMemory):
     """`Actor` of the built-in networks.  head: of their distribution."""
 
     def __init__(self, head: Head):

@@ -22,6 +22,9 @@ from steepest.worlds.world import World
 Act = Callable[[np.ndarray, int], np.ndarray]
 """(obs [B,…], t) ↦ action [B,…], unclipped; t counts from 0 within the rollout."""
 
+Forget = Callable[[np.ndarray], None]
+"""Told the environments [B] in which new episodes begin."""
+
 
 class Collector:
     """Collects rollouts from one world and keeps account of the episodes that run across them.
@@ -60,10 +63,10 @@ def collect(world: World, act: Act, steps: int) -> tuple[Rollout, list[Episode]]
     return Collector(world).collect(act, steps)
 
 
-def fill(world: World, act: Act, into: Rollout, first: int = 0) -> bool:
+def fill(world: World, act: Act, into: Rollout, first: int = 0, forget: Forget | None = None) -> bool:
     """Write the next steps of a world into given arrays [T,B,…], costs included: NaN where none was reported.
 
-    first: the row to begin with.
+    first: the row to begin with.  forget: told after each step in which environments the next is of a new episode.
 
     Returns whether any was reported. Raises RunError where the world breaks, UsageError before the first reset.
     """
@@ -77,6 +80,8 @@ def fill(world: World, act: Act, into: Rollout, first: int = 0) -> bool:
         into.terminated[t], into.truncated[t], into.valid[t] = terminated, truncated, valid
         into.cost[t] = np.nan if cost is None else cost
         charged |= cost is not None and bool(valid.any())  # a row of ghosts says nothing
+        if forget is not None:
+            forget(into.terminated[t] | into.truncated[t] | ~into.valid[t])
     return charged
 
 
@@ -89,16 +94,27 @@ def lose(world: World, act: Act, into: Rollout) -> None:
     into.truncated[0] = True
 
 
-def layout(steps: int, envs: int, observation: Space, action: Space) -> Rollout:
-    """The shape and dtype of every array of a rollout, as (shape, dtype) in its place."""
+def layout(steps: int, envs: int, observation: Space, action: Space, memory: int | None = None) -> Rollout:
+    """The shape and dtype of every array of a rollout, as (shape, dtype) in its place.
+
+    memory: numbers that the policy remembers, M; None for one that remembers nothing.
+    """
 
     def of(space: Space) -> tuple[tuple[int, ...], Any]:
         return (steps, envs, *space.shape), space.inside
 
     real, flag = ((steps, envs), np.float32), ((steps, envs), np.bool_)
-    return Rollout(of(observation), of(action), real, of(observation), flag, flag, flag, real)
+    remembered = None if memory is None else ((envs, memory), np.float32)
+    return Rollout(of(observation), of(action), real, of(observation), flag, flag, flag, real, remembered)
 
 
-def empty(steps: int, envs: int, observation: Space, action: Space) -> Rollout:
+def empty(steps: int, envs: int, observation: Space, action: Space, memory: int | None = None) -> Rollout:
     """New arrays for a rollout: JAX may alias a NumPy array on a CPU, so one that was handed over is never reused."""
-    return Rollout(*(np.empty(*each) for each in layout(steps, envs, observation, action)))
+    form = layout(steps, envs, observation, action, memory)
+    return Rollout(*(None if each is None else np.empty(*each) for each in form))
+
+
+def columns(rollout: Rollout, begin: int, end: int) -> Rollout:
+    """Views of what belongs to the environments `begin` to `end` − 1."""
+    parts = Rollout(*(None if array is None else array[:, begin:end] for array in rollout))
+    return parts._replace(memory=None if rollout.memory is None else rollout.memory[begin:end])

@@ -39,12 +39,14 @@ def beyond_standard(file: int) -> int:
     return other
 
 
-def map_rollouts(file: int, layout: Sequence[tuple[tuple[int, ...], Any]]) -> tuple[Rollout, Rollout]:
+def map_rollouts(file: int, layout: Sequence[tuple[tuple[int, ...], Any] | None]) -> tuple[Rollout, Rollout]:
     """Two rollouts in the file, which is given its size where it has none.
 
-    layout: shape and dtype of each array of a rollout.  Raises RunError where there is not so much memory.
+    layout: shape and dtype of each array of a rollout, None for one that it has not.
+
+    Raises RunError where there is not so much memory.
     """
-    sizes = [int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in layout]
+    sizes = [0 if form is None else int(np.prod(form[0])) * np.dtype(form[1]).itemsize for form in layout]
     begins = np.cumsum([0, *(-(-size // _LINE) * _LINE for size in sizes)])
     total = 2 * int(begins[-1])
     try:
@@ -58,8 +60,8 @@ def map_rollouts(file: int, layout: Sequence[tuple[tuple[int, ...], Any]]) -> tu
     first, second = (
         Rollout(
             *(
-                np.ndarray(shape, dtype, memory, half + begin)
-                for (shape, dtype), begin in zip(layout, begins[:-1].tolist(), strict=True)
+                None if form is None else np.ndarray(*form, memory, half + begin)
+                for form, begin in zip(layout, begins[:-1].tolist(), strict=True)
             )
         )
         for half in (0, total // 2)

@@ -16,6 +16,7 @@ from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch, Cost
+from steepest.chunks import each
 from steepest.critics import (
     AdamFit,
     Critic,
@@ -25,6 +26,7 @@ from steepest.critics import (
     NetworkValue,
     StateValue,
     Unmasked,
+    recurrent_value,
     trust_region,
 )
 from steepest.distributions import Product
@@ -44,8 +46,10 @@ from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
 from steepest.policies.masked import with_mask
-from steepest.policies.specification import PolicySpec, is_simple
+from steepest.policies.specification import PolicySpec, check_remembered, is_simple
 from steepest.policies.trunks import Layers, network_for
+from steepest.sampling.rows import memories
+from steepest.sequences import Sequences, is_recurrent
 from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
@@ -67,6 +71,8 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "norm": given.layer_norm,
             "distribution": given.distribution,
             "state_dependent_std": given.state_dependent_std,
+            "memory": given.memory,
+            "memory_units": given.memory_units,
         }
         spec = PolicySpec.for_spaces(
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
@@ -92,7 +98,8 @@ def check_policy(policy: Any, observation: Space, action: Space) -> None:
     """Raise UsageError unless the policy maps an observation to a distribution over the actions."""
     obs = example(observation)
     try:
-        distribution = jax.eval_shape(lambda x: policy(x), obs)
+        says = _check_memory if is_recurrent(policy) else lambda policy, x: jax.eval_shape(lambda x: policy(x), x)
+        distribution = says(policy, obs)
         sample = jax.eval_shape(lambda d, k: d.sample(k), distribution, jax.random.key(0))
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(
@@ -121,6 +128,16 @@ def _check_parts(distribution: Any, action: Space) -> None:
             _check_parts(part, own)
 
 
+def _check_memory(policy: Any, obs: Any) -> Any:
+    """The shape of what a policy that remembers says. Raises UsageError for a memory that changes its form."""
+    before = jax.eval_shape(policy.initial)
+    after, distribution = jax.eval_shape(policy.step, before, obs)
+    forms = [jax.tree.map(lambda x: (x.shape, x.dtype.name), memory) for memory in (before, after)]
+    if forms[0] != forms[1]:
+        raise UsageError(f"step must return a memory of the form of initial(), {forms[0]}, got {forms[1]}")
+    return distribution
+
+
 def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observation: Space) -> None:
     """Raise UsageError where the algorithm has no update of this policy: too many rows, a layer that it does not know.
 
@@ -134,8 +151,12 @@ def check_update(algorithm: Algorithm, policy: Any, config: TrainConfig, observa
     assert compared is not None
 
     def first(policy: Any) -> Any:
-        seen = jnp.zeros((rows, *obs.shape), obs.dtype)
-        action = jax.vmap(policy)(seen).mode()
+        seen: Any = jnp.zeros((rows, *obs.shape), obs.dtype)
+        if is_recurrent(policy):
+            steps, envs = config.sampling.rollout or 1, config.sampling.envs or 1
+            fresh = jnp.zeros((steps, envs), bool)
+            seen = Sequences(seen.reshape(steps, envs, *obs.shape), fresh, memories(policy, envs))
+        action = each(policy, seen).mode()
         actions = jnp.stack([action] * compared, axis=1)
         per_row, per_sample = jnp.zeros(rows), jnp.zeros((rows, compared))
         cost = Cost(per_sample, jnp.zeros(()))
@@ -152,15 +173,25 @@ def example(observation: Space) -> np.ndarray:
 
 def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
     """A fresh value function for the observations."""
-    if isinstance(observation, Masked):
-        return Unmasked(build_critic(config, observation.observation, key), observation.form)
     given = config.critic
+    remembers = given.memory not in (None, "none")
+    if isinstance(observation, Masked):
+        if remembers:
+            raise UsageError("a critic with a memory takes no action masks yet: leave mask or memory out")
+        return Unmasked(build_critic(config, observation.observation, key), observation.form)
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
-    if not is_simple(observation, network_for(observation, network, how.channels)):
+    settled = network_for(observation, network, how.channels)
+    if remembers:
+        check_remembered(observation, settled)
+    elif not is_simple(observation, settled):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
     activation = how.settled("tanh").activation
     layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
+    if remembers:
+        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
+        units = 64 if given.memory_units is None else given.memory_units
+        return recurrent_value(inputs, given.hidden, memory=str(given.memory), units=units, **layers, key=key)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, given.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), given.hidden, **layers, key=key)

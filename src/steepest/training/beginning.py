@@ -60,7 +60,8 @@ def first_snapshot(config: TrainConfig, learner: Learner, world: World, policy: 
     scale = RewardScale.empty(config.sampling.envs or 1) if config.sampling.scale_rewards else None
     costs = build_meter(config, world)
     cost_critic = None if costs is None else build_critic(config, observation, jax.random.fold_in(key, _COST_CRITIC))
-    return Snapshot(agent, learner.init(agent.policy, critic, cost_critic), scale, Progress(), costs)
+    state = learner.init(agent.policy, critic, cost_critic, config.sampling.envs or 1)
+    return Snapshot(agent, state, scale, Progress(), costs)
 
 
 def engine_of(

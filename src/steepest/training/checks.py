@@ -56,6 +56,11 @@ def check(config: TrainConfig) -> None:
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
         if any(n < 1 for n in hidden):
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")
+    _at_least("policy.memory_units", config.policy.memory_units, 1)
+    _at_least("critic.memory_units", config.critic.memory_units, 1)
+    critic_in_vine = config.sampling.scheme == "vine" and config.critic.memory in ("gru", "lstm")
+    if config.policy.memory != "none" or critic_in_vine:
+        check_memory(config)
     _positive("critic.learning_rate", config.critic.learning_rate)
     _at_least("critic.epochs", config.critic.epochs, 1)
     _at_least("critic.minibatch", config.critic.minibatch, 1)
@@ -73,6 +78,25 @@ def check(config: TrainConfig) -> None:
             f"is not divisible into minibatches of {config.critic.minibatch}; try critic.minibatch="
             f"{math.gcd(config.batch, config.critic.minibatch)}"
         )
+
+
+def check_memory(config: TrainConfig) -> None:
+    """Raise UsageError for what takes rows of a batch one by one, and so cannot be had with a policy that remembers."""
+    update = config.update
+    refused: dict[str, tuple[bool, str]] = {
+        "scheme=vine": (config.sampling.scheme == "vine", "scheme at single-path"),
+        "subsample": (update.subsample is not None and update.subsample < 1, "subsample at 1"),
+        "chunk": (update.chunk is not None, "chunk out"),
+        "metric=kronecker": (update.metric == "kronecker", "metric at fisher"),
+        "solver=kronecker": (update.solver == "kronecker", "solver at auto"),
+        "acktr": (config.algorithm == "acktr", "the Kronecker metric to policies without memory: trpo or npg"),
+        f"preconditioner={update.preconditioner}": (update.preconditioner != "none", "preconditioner at none"),
+    }
+    for name, (given, instead) in refused.items():
+        if given:
+            raise UsageError(
+                f"{name} takes rows one by one, and those of a policy with memory are a path: leave {instead}"
+            )
 
 
 def _check_vine(config: TrainConfig) -> None:

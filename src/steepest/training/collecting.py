@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 from steepest.agent import compile_actor, finite, host_actor, normalise
 from steepest.batch import Rollout
 from steepest.distributions import Policy
-from steepest.errors import RunError
+from steepest.errors import RunError, UsageError
 from steepest.normaliser import Scaling
 from steepest.parameters import merge, split
 from steepest.sampling.actor import Actor, Stoppable
@@ -28,6 +28,7 @@ from steepest.sampling.groups import Groups, Order
 from steepest.sampling.rollout import Collector, empty
 from steepest.sampling.standing import Standing
 from steepest.sampling.vine import Vine
+from steepest.sequences import initial_memory, is_recurrent
 from steepest.spaces import Discrete, Masked, describe
 from steepest.training.config import TrainConfig
 from steepest.training.gathering import AtOnce, Collect, Gather, Gathered, WhenAsked
@@ -82,7 +83,8 @@ class SinglePath:
         self._groups = Groups(dict(enumerate(worlds)), size, envs, actor, self._faults, keep=keep)
         self._account = Account(actor, envs)
         observation, action = worlds[0].observation_space, worlds[0].action_space
-        self._form = steps, envs, describe(observation, "observation"), describe(action, "action")
+        width = initial_memory(policy).size if is_recurrent(policy) else None
+        self._form = steps, envs, describe(observation, "observation"), describe(action, "action"), width
 
     def reset(self, seed: int, standing: Standing | None = None) -> None:
         """See `Collect`."""
@@ -109,6 +111,9 @@ class VinePath:
     """
 
     def __init__(self, world: World, policy: Policy, steps: int, vine: Vine, every: int | None, *, keep: bool):
+        if is_recurrent(policy):
+            raise UsageError("a vine's branches start from single states, and a policy with memory from none: leave "
+                             "scheme at single-path")  # fmt: skip
         self._collector, self._act, self._steps = Collector(world), compile_actor(policy), steps
         self._world, self._vine, self._every = settable(world), vine, every
         self._first, self._follow = _compile(policy, vine.actions)
@@ -166,15 +171,18 @@ def _compile(policy: Policy, width: int) -> tuple[Callable[..., Any], Callable[.
     actions [B,…] whose noise depends on key, seed and t alone."""
     _, rest = split(policy)
 
+    def said(params: Any, scaling: Any, obs: Any) -> Any:
+        return jax.vmap(merge(params, rest))(normalise(scaling, obs))
+
     @jax.jit
     def first(params: Any, scaling: Any, obs: Any, key: Any) -> Any:
-        says = jax.vmap(merge(params, rest))(normalise(scaling, obs))
+        says = said(params, scaling, obs)
         keys = jax.random.split(key, (len(obs), width))
         return jax.vmap(lambda d, ks: jax.vmap(d.sample)(ks))(says, keys)
 
     @jax.jit
     def follow(params: Any, scaling: Any, obs: Any, key: Any, seeds: Any, t: Any) -> Any:
-        says = jax.vmap(merge(params, rest))(normalise(scaling, obs))
+        says = said(params, scaling, obs)
         now = jax.random.fold_in(key, t)
         return jax.vmap(lambda d, seed: d.sample(jax.random.fold_in(now, seed)))(says, seeds)
 

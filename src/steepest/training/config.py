@@ -154,6 +154,10 @@ class PolicyConfig:
     """Where an image has its channels. auto: the smaller of the first and the last axis."""
     layer_norm: bool = False
     """Normalise the units of a layer before each activation; nothing is trained in it."""
+    memory: Literal["none", "gru", "lstm"] = "none"
+    """What remembers the episode so far, behind the hidden layers: for environments that do not show their state."""
+    memory_units: int = 64
+    """How many units of it."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,10 @@ class CriticConfig:
     """Between the layers, as of the policy's."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers, as of the policy's."""
+    memory: Literal["none", "gru", "lstm"] | None = None
+    """What remembers, as of the policy's. Default: what the policy has; gru for a policy of your own that remembers."""
+    memory_units: int | None = None
+    """How many units of it. Default: as many as of the policy's."""
     fit: Literal["adam", "gauss-newton"] = "adam"
     """How it is fitted: Adam on minibatches, or the natural gradient of least squares in a trust region."""
     learning_rate: float = 1e-3
@@ -173,7 +181,7 @@ class CriticConfig:
     epochs: int | None = None
     """Adam: passes over each batch."""
     minibatch: int = 128
-    """Adam: rows of a minibatch; divides the batch."""
+    """Adam: rows of a minibatch; divides the batch. With memory: whole environments, of no more rows if that can be."""
     newton_steps: int = 1
     """Gauss–Newton: steps on each batch."""
     newton_products: int = 10

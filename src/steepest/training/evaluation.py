@@ -13,11 +13,13 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest.agent import Agent, compile_actor
+from steepest.agent import Agent, actions_remembering, compile_actor
 from steepest.errors import UsageError
-from steepest.parameters import split
+from steepest.parameters import merge, split
+from steepest.sampling.actor import finite
 from steepest.sampling.groups import bear_faults
-from steepest.sampling.rollout import Act
+from steepest.sampling.rollout import Act, Forget
+from steepest.sequences import initial_memory, is_recurrent
 from steepest.spaces import Masked, brief, describe, fits, is_squashed
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
@@ -79,28 +81,57 @@ def play(
     if isinstance(world, FunctionalWorld):
         return play_functional(agent, world, quota, seed, deterministic, stop)
     finished: list[list[float]] = [[] for _ in quota]
-    act, (params, _) = compile_actor(agent.policy), split(agent.policy)
-    scaling = None if agent.normaliser is None else agent.normaliser.scaling()
-    key = jax.random.key(seed)
-
-    def actions(obs: np.ndarray, step: int) -> Any:
-        return act(params, scaling, obs, key, step, deterministic)
-
+    act, forget = _acting(agent, world.envs, seed, deterministic)
     if report is not None:
         bear_faults(world, report)
     with contextlib.suppress(Irreparable):  # the episodes that have ended are what there is
-        _play_on_the_host(actions, world, quota, finished, seed, stop)
+        _play_on_the_host(act, forget, world, quota, finished, seed, stop)
     return np.array([value for done in finished for value in done])
 
 
+def _acting(agent: Agent, envs: int, seed: int, deterministic: bool) -> tuple[Act, Forget | None]:
+    """What acts, and for a policy that remembers what is told of the ends of episodes."""
+    params, rest = split(agent.policy)
+    scaling, key = None if agent.normaliser is None else agent.normaliser.scaling(), jax.random.key(seed)
+    if not is_recurrent(agent.policy):
+        act = compile_actor(agent.policy)
+        return lambda obs, step: act(params, scaling, obs, key, step, deterministic), None
+
+    @jax.jit
+    def choose(params: Any, obs: Any, step: Any, memory: Any, fresh: Any) -> Any:
+        policy = merge(params, rest)
+        return actions_remembering(policy, scaling, obs, key, step, deterministic, memory, fresh)
+
+    memory: Any = np.zeros((envs, initial_memory(agent.policy).size), np.float32)
+    fresh = np.ones(envs, bool)
+
+    def acting(obs: np.ndarray, step: int) -> np.ndarray:
+        nonlocal memory, fresh
+        action, memory = choose(params, obs, np.int32(step), memory, fresh)
+        fresh = np.zeros(envs, bool)
+        return finite(np.asarray(action))
+
+    def forget(ended: np.ndarray) -> None:
+        nonlocal fresh
+        fresh = ended
+
+    return acting, forget
+
+
 def _play_on_the_host(
-    actions: Act, world: World, quota: NDArray[Any], finished: list[list[float]], seed: int, stop: Callable[[], bool]
+    act: Act,
+    forget: Forget | None,
+    world: World,
+    quota: NDArray[Any],
+    finished: list[list[float]],
+    seed: int,
+    stop: Callable[[], bool],
 ) -> None:
     """Append the returns of each environment until it has its number, from which those lost to faults are taken."""
     step, running = 0, np.zeros(world.envs)
     world.reset(seed)
     while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and not stop():
-        transition = world.step(actions(world.obs, step))
+        transition = world.step(act(world.obs, step))
         running += np.where(transition.valid, transition.reward, 0.0)
         for b in np.flatnonzero(transition.terminated | transition.truncated):
             if not transition.valid[b]:
@@ -108,6 +139,8 @@ def _play_on_the_host(
             elif len(finished[b]) < quota[b]:
                 finished[b].append(float(running[b]))
             running[b] = 0.0
+        if forget is not None:
+            forget(transition.terminated | transition.truncated | ~transition.valid)
         step += 1
 
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steepest import chunks
+from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.algorithms.diagnostics import along
 from steepest.batch import Rollout
@@ -30,6 +32,7 @@ from steepest.runs.checkpoint import restore
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
+from steepest.sequences import Sequences, initial_memory, is_recurrent
 from steepest.spaces import Joint, Space, seen
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
@@ -113,8 +116,9 @@ def load_update(
     else:
         critics = [build_critic(config, agent.observation, jax.random.key(0)) for _ in range(2)]
         limited = any(name.startswith("learner.cost_critic") for name in arrays)
-        state = restore(learner.init(agent.policy, critics[0], critics[1] if limited else None), arrays, "learner")
-        given = _given(arrays, said["exhaustive"], config, agent.observation, agent.action)
+        second, envs = critics[1] if limited else None, config.sampling.envs or 1
+        state = restore(learner.init(agent.policy, critics[0], second, envs), arrays, "learner")
+        given = _given(arrays, said["exhaustive"], config, agent)
         if (agent.normaliser is None) != (given.acted is None) or (given.acted is None) != (given.refreshed is None):
             raise RunError("the update is damaged: its statistics are not those of the agent")
         if limited != (given.limited is not None) or (limited and given.rollout.cost is None):
@@ -127,7 +131,8 @@ def load_update(
 def _check_critic(config: TrainConfig, observation: Space, arrays: Arrays) -> None:
     """Raise RunError where the critic would be larger than the file."""
     if not is_image(observation):
-        check_size((1, *config.critic.hidden, 1), arrays, "critic")
+        units = () if config.critic.memory in (None, "none") else (config.critic.memory_units or 1,) * 2
+        check_size((1, *config.critic.hidden, *units, 1), arrays, "critic")
     check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
 
 
@@ -146,11 +151,12 @@ def _made_again(
     return NativeRuns(config, [config.seed], learner, world, stepwise=True).given(snapshot, ahead)
 
 
-def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, observation: Space, action: Space) -> Given:
+def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, agent: Agent) -> Given:
     """What the learner was given. Raises RunError for arrays of other shapes than this configuration's."""
-    sampling = config.sampling
-    form = layout(sampling.rollout or 0, sampling.envs or 0, observation, action)
-    rollout = Rollout(*(np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in form))
+    sampling, observation, action = config.sampling, agent.observation, agent.action
+    width = initial_memory(agent.policy).size if is_recurrent(agent.policy) else None
+    form = layout(sampling.rollout or 0, sampling.envs or 0, observation, action, width)
+    rollout = Rollout(*(None if each is None else np.broadcast_to(np.zeros((), each[1]), each[0]) for each in form))
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
     own = seen(observation)
@@ -217,12 +223,14 @@ def _of_rollout(rollout: Rollout) -> dict[str, Any]:
 def _of_batch(replayed: Replayed) -> dict[str, Any]:
     """Of what the policy saw of it: observations as it takes them, advantages in raw units."""
     state, given = replayed.state, replayed.given
-    batch, value, target = single_path(
-        replayed.learner, state.policy, state.critic, given.rollout, given.acted, given.reward_scale
-    )
+    how = given.rollout, given.acted, given.reward_scale, state.critic_memory
+    batch, value, target = single_path(replayed.learner, state.policy, state.critic, *how)
     rows = np.asarray(batch.weight) > 0
-    entropy = jax.vmap(lambda obs: state.policy(obs).entropy())(batch.obs)
-    arrays = {"observation": batch.obs, "advantage": batch.advantage, "value": value, "target": target}
+    entropy = chunks.each(state.policy, batch.obs).entropy()
+    seen = batch.obs
+    if isinstance(seen, Sequences):
+        seen = seen.obs.reshape(seen.rows, *seen.obs.shape[2:])
+    arrays = {"observation": seen, "advantage": batch.advantage, "value": value, "target": target}
     return {**{name: _summary(x, rows) for name, x in arrays.items()}, "entropy": _summary(entropy, rows)}
 
 
@@ -238,9 +246,8 @@ def _line(replayed: Replayed) -> dict[str, list[float]] | None:
     delta, damping = getattr(algorithm.step, "delta", None), replayed.step.get("update/damping")
     if given.branches is not None or given.limited is not None or not isinstance(delta, int | float):
         return None
-    batch, *_ = single_path(
-        replayed.learner, state.policy, state.critic, given.rollout, given.acted, given.reward_scale
-    )
+    how = given.rollout, given.acted, given.reward_scale, state.critic_memory
+    batch, *_ = single_path(replayed.learner, state.policy, state.critic, *how)
     line = along(algorithm, state.policy, batch, batch, damping, (delta * _SPAN).tolist())
     return {name: getattr(line, name).tolist() for name in ("delta", "predicted", "gain", "kl")}
 

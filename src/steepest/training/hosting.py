@@ -56,12 +56,13 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
         env = shown(config, env)
         world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
-    config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
+    space, envs = describe(world.action_space, "action"), world.envs if made else None
+    config = resolve(config, space, envs, functional, remembers=remembered(config, policy) is not None)
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()
         world = open_world(stack, env, config.sampling.envs)
-    workers = start_workers(config, env, world)
+    workers = start_workers(config, env, world, policy)
     if workers is not None:
         stack.callback(workers.close)
     return config, world, workers
@@ -193,8 +194,20 @@ def make_worlds(config: TrainConfig, make: Callable[[int], World]) -> list[World
     return [make(min(group, envs - begin)) for begin in range(0, envs, group)]
 
 
-def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None:
+def remembered(config: TrainConfig, policy: Any = None) -> int | None:
+    """How many numbers the policy remembers, M; None for one that remembers nothing.  policy: the user's, or None."""
+    if policy is None:
+        units = {"none": 0, "gru": 1, "lstm": 2}[config.policy.memory] * config.policy.memory_units
+        return units or None
+    from steepest.sequences import initial_memory, is_recurrent  # JAX is there, where there is such a policy
+
+    return initial_memory(policy).size if is_recurrent(policy) else None
+
+
+def start_workers(config: TrainConfig, env: Any, world: World, policy: Any = None) -> Workers | None:
     """The workers of a settled configuration, which begin to start; None where there are to be none.
+
+    policy: the user's, or None.
 
     Raises UsageError for an environment that cannot be sent.
     """
@@ -205,7 +218,7 @@ def start_workers(config: TrainConfig, env: Any, world: World) -> Workers | None
     assert sampling.envs is not None
     assert sampling.group is not None
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    arrays = layout(sampling.rollout, sampling.envs, observation, action)
+    arrays = layout(sampling.rollout, sampling.envs, observation, action, remembered(config, policy))
     return Workers(
         sampling.workers, remake(env), sampling.group, sampling.envs, arrays, FaultTally(sampling.faults),
         sampling.timeout, keep=True,

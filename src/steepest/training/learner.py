@@ -24,16 +24,23 @@ from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
 from steepest.batch import Batch, Cost, Rollout
 from steepest.critics import Critic, CriticFit, FitInfo
 from steepest.distributions import Policy
-from steepest.geometry import EntropyRegularised, StepInfo, log_probs, mean_kl
+from steepest.geometry import EntropyRegularised, StepInfo, mean_kl
 from steepest.normaliser import Scaling
 from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.entropy_bonus import entropy_bonus
-from steepest.sampling.vine import Branches, action_values, along_trunk, batch_from_branches
+from steepest.sampling.rows import Values, memories, rows_of, values_along
+from steepest.sampling.vine import Branches
+from steepest.sequences import Sequences
+from steepest.training.vine_batch import compared_of, with_trunk
 
 
 class LearnerState(NamedTuple):
-    """Everything that is learnt: a pytree, and what a checkpoint holds of it."""
+    """Everything that is learnt: a pytree, and what a checkpoint holds of it.
+
+    critic_memory, cost_memory: [B,M] what the critics remember of the episodes under way; None where they remember
+    nothing.
+    """
 
     policy: Policy
     algorithm: AlgorithmState
@@ -41,6 +48,16 @@ class LearnerState(NamedTuple):
     optimiser: Any
     cost_critic: Critic | None = None
     cost_optimiser: Any = None
+    critic_memory: Any = None
+    cost_memory: Any = None
+
+    def afresh(self) -> LearnerState:
+        """The same, with all episodes at their beginning."""
+        anew = [
+            None if memory is None else memories(critic, len(memory))
+            for critic, memory in ((self.critic, self.critic_memory), (self.cost_critic, self.cost_memory))
+        ]
+        return self._replace(critic_memory=anew[0], cost_memory=anew[1])
 
 
 class Given(NamedTuple):
@@ -67,7 +84,7 @@ class IterationInfo(NamedTuple):
 class Lesson(NamedTuple):
     """What a rollout has for the critics.
 
-    obs: [N,…] as they take it.  weight: [N].  value, target: [N], of the reward's critic.  cost: the same pair of the
+    obs: [N,…] as the reward's critic takes it.  weight: [N].  value, target: [N], of that.  cost: the three of the
     cost's, or None.  key: of their shuffles.
     """
 
@@ -75,7 +92,7 @@ class Lesson(NamedTuple):
     weight: Array
     value: Array
     target: Array
-    cost: tuple[Array, Array] | None
+    cost: tuple[Any, Array, Array] | None
     key: Any
 
 
@@ -99,11 +116,13 @@ class Learner:
     cost_gamma: float = 0.99
     cost_gae_lambda: float = 0.95
 
-    def init(self, policy: Policy, critic: Critic, cost_critic: Critic | None = None) -> LearnerState:
-        """The state before the first iteration.  cost_critic: where a cost is limited."""
+    def init(self, policy: Policy, critic: Critic, cost_critic: Critic | None = None, envs: int = 1) -> LearnerState:
+        """The state before the first iteration.  cost_critic: where a cost is limited.  envs: B, for critics that
+        remember."""
         cost_optimiser = None if cost_critic is None else self.fit.init(cost_critic)
-        optimiser = self.fit.init(critic)
-        return LearnerState(policy, self.algorithm.init(policy), critic, optimiser, cost_critic, cost_optimiser)
+        optimiser, algorithm = self.fit.init(critic), self.algorithm.init(policy)
+        remembered = [memories(each, envs) for each in (critic, cost_critic)]
+        return LearnerState(policy, algorithm, critic, optimiser, cost_critic, cost_optimiser, *remembered)
 
     def improve(
         self,
@@ -162,43 +181,63 @@ def improve(
     limited: Limited | None = None,
 ) -> tuple[LearnerState, Lesson, StepInfo, Array]:
     """`Learner.improve` without compilation of its own: to be inlined in a larger program."""
-    path, value, target = single_path(learner, state.policy, state.critic, rollout, acted, reward_scale)
-    compared = path if branches is None else _compared(state, branches, path, acted, reward_scale)
-    batch = path if branches is None else _along_trunk(state, branches, compared, path)
+    path, values, target = _path(learner, state.policy, state.critic, rollout, acted, reward_scale, state.critic_memory)
+    compared = (
+        path if branches is None else compared_of(state.policy, state.critic, branches, path, acted, reward_scale)
+    )
+    batch = path if branches is None else with_trunk(state.policy, branches, compared, path)
     of_cost = None
     if limited is not None and state.cost_critic is not None:
-        cost, *pair = _cost(learner, state.cost_critic, rollout, limited, acted)
-        batch, of_cost = batch._replace(cost=cost), (pair[0], pair[1])
+        cost, along, of_cost = _cost(learner, state, rollout, limited, acted)
+        batch, state = batch._replace(cost=cost), state._replace(cost_memory=along.memory)
     drawing = jax.random.fold_in(key, 1)
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
     if refreshed is not None:
-        chunk, flat = learner.algorithm.chunk, _flat(rollout.obs)
-        before, after = (chunks.each(policy, x, chunk) for x in (path.obs, normalise(refreshed, flat)))
+        then = rows_of(policy, normalise(refreshed, rollout.obs), rollout, rollout.memory)
+        before, after = (chunks.each(policy, x, learner.algorithm.chunk) for x in (path.obs, then))
         step = step._replace(normaliser_kl=mean_kl(before, after, path.weight))
     spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
-    lesson = Lesson(path.obs, path.weight, value, target, of_cost, key)
-    return state._replace(policy=policy, algorithm=algorithm), lesson, step, spread
+    lesson = Lesson(values.rows, path.weight, values.value.ravel(), target, of_cost, key)
+    state = state._replace(policy=policy, algorithm=algorithm, critic_memory=values.memory)
+    return state, lesson, step, spread
 
 
 def single_path(
-    learner: Learner, policy: Policy, critic: Critic, rollout: Rollout, acted: Scaling | None, reward_scale: Any
+    learner: Learner,
+    policy: Policy,
+    critic: Critic,
+    rollout: Rollout,
+    acted: Scaling | None,
+    reward_scale: Any,
+    memory: Any = None,
 ) -> tuple[Batch, Array, Array]:
-    """(the batch of a rollout, V at its rows [N], the targets of the critic [N]).  acted: the statistics that did."""
+    """(the batch of a rollout, V at its rows [N], the targets of the critic [N]).  acted: the statistics that did.
+    memory: of a critic that remembers, before it."""
+    batch, values, target = _path(learner, policy, critic, rollout, acted, reward_scale, memory)
+    return batch, values.value.ravel(), target
+
+
+def _path(
+    learner: Learner, policy: Policy, critic: Critic, rollout: Rollout, acted: Scaling | None, scale: Any, memory: Any
+) -> tuple[Batch, Values, Array]:
+    """`single_path`, with all that the critic says."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    value, next_value = (_values(critic, x, learner.algorithm.chunk) for x in (obs, next_obs))
+    values = values_along(critic, obs, next_obs, rollout, memory, learner.algorithm.chunk)
     ends = rollout.terminated, rollout.truncated, rollout.valid
-    reward = _rewards(learner, policy, rollout, obs) / reward_scale
-    advantage, target = gae(reward, value, next_value, *ends, gamma=learner.gamma, lam=learner.gae_lambda)
+    rows = rows_of(policy, obs, rollout, rollout.memory)
+    reward = _rewards(learner, policy, rollout, rows if isinstance(rows, Sequences) else obs) / scale
+    discounts = {"gamma": learner.gamma, "lam": learner.gae_lambda}
+    advantage, target = gae(reward, values.value, values.next_value, *ends, **discounts)
     batch = batch_from_rollout(
         obs,
         rollout.action,
-        advantage * reward_scale,
+        advantage * scale,
         rollout.valid,
         rollout.terminated | rollout.truncated,
         centre=learner.centre,
         segment=learner.segment,
     )
-    return batch, value.ravel(), target.ravel()
+    return batch._replace(obs=rows), values, target.ravel()
 
 
 def fit_critics(learner: Learner, state: LearnerState, lesson: Lesson) -> tuple[LearnerState, FitInfo, FitInfo | None]:
@@ -208,7 +247,7 @@ def fit_critics(learner: Learner, state: LearnerState, lesson: Lesson) -> tuple[
     state = state._replace(critic=critic, optimiser=optimiser)
     if lesson.cost is None or state.cost_critic is None:
         return state, fit, None
-    value, target = lesson.cost
+    obs, value, target = lesson.cost
     critic, optimiser, cost_fit = learner.fit(
         state.cost_critic, state.cost_optimiser, obs, target, weight, value, jax.random.fold_in(key, 2)
     )
@@ -219,29 +258,20 @@ _improve, _fit_critics = eqx.filter_jit(improve), eqx.filter_jit(fit_critics)
 
 
 def _cost(
-    learner: Learner, critic: Critic, rollout: Rollout, limited: Limited, acted: Scaling | None
-) -> tuple[Cost, Array, Array]:
-    """What the batch says of the cost; and V_C at its rows and the targets of its critic, both [N]."""
+    learner: Learner, state: LearnerState, rollout: Rollout, limited: Limited, acted: Scaling | None
+) -> tuple[Cost, Values, tuple[Any, Array, Array]]:
+    """What the batch says of the cost; what its critic says; and of that, for its fit: rows, V_C and targets [N]."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    value, next_value = (_values(critic, x, learner.algorithm.chunk) for x in (obs, next_obs))
+    along = values_along(state.cost_critic, obs, next_obs, rollout, state.cost_memory, learner.algorithm.chunk)
     ends = rollout.terminated, rollout.truncated, rollout.valid
-    cost = rollout.cost / limited.scale
-    advantage, target = gae(cost, value, next_value, *ends, gamma=learner.cost_gamma, lam=learner.cost_gae_lambda)
+    discounts = {"gamma": learner.cost_gamma, "lam": learner.cost_gae_lambda}
+    advantage, target = gae(rollout.cost / limited.scale, along.value, along.next_value, *ends, **discounts)
     done = rollout.terminated | rollout.truncated
     rows = batch_from_rollout(
         obs, rollout.action, advantage * limited.scale, rollout.valid, done, centre=learner.centre
     )
-    return Cost(limited.seen * rows.advantage, jnp.asarray(limited.excess)), value.ravel(), target.ravel()
-
-
-def _flat(x: Any) -> Any:
-    """[T,B,…] ↦ [T·B,…]."""
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _values(critic: Critic, obs: Any, chunk: int | None) -> Array:
-    """V at obs [T,B,…]: [T,B]."""
-    return chunks.each(critic, _flat(obs), chunk).reshape(obs.shape[:2])
+    cost = Cost(limited.seen * rows.advantage, jnp.asarray(limited.excess))
+    return cost, along, (along.rows, along.value.ravel(), target.ravel())
 
 
 def _rewards(learner: Learner, policy: Policy, rollout: Rollout, obs: Any) -> Any:
@@ -250,30 +280,3 @@ def _rewards(learner: Learner, policy: Policy, rollout: Rollout, obs: Any) -> An
     if not isinstance(objective, EntropyRegularised):
         return rollout.reward
     return rollout.reward + entropy_bonus(policy, obs, rollout.valid, objective.temperature)
-
-
-def _compared(
-    state: LearnerState, branches: Branches, trunk: Batch, acted: Scaling | None, reward_scale: Array
-) -> Batch:
-    """The rollout set of a vine, with the actions that were compared in each of its states."""
-    value = jax.vmap(jax.vmap(state.critic))(normalise(acted, branches.last_obs)) * reward_scale
-    weight = jnp.full(branches.action.shape[:2], 1.0 / branches.action.shape[1])
-    if branches.exhaustive:
-        weight = _every_action(state, branches, trunk)[1][branches.row]
-    obs, q = trunk.obs[branches.row], action_values(branches, value)
-    return batch_from_branches(
-        obs, jnp.asarray(branches.action), weight, q, branches.valid, exhaustive=branches.exhaustive
-    )
-
-
-def _along_trunk(state: LearnerState, branches: Branches, vine: Batch, trunk: Batch) -> Batch:
-    """The surrogate of the rollout set, with all states of the trunk in the metric and the KL."""
-    every = _every_action(state, branches, trunk) if branches.exhaustive else None
-    return along_trunk(vine, branches.row, trunk, every)
-
-
-def _every_action(state: LearnerState, branches: Branches, trunk: Batch) -> tuple[Array, Array]:
-    """All actions in each state of the trunk, and their probabilities [N,A]."""
-    action = jnp.asarray(branches.action)
-    every = jnp.tile(jnp.arange(action.shape[1], dtype=action.dtype), (len(trunk.weight), 1))
-    return every, jnp.exp(log_probs(jax.vmap(state.policy)(trunk.obs), every))

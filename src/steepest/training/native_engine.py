@@ -26,6 +26,7 @@ from steepest.sampling.moments import Moments
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Episode
 from steepest.sampling.unroll import Ends, Underway, begin
+from steepest.sequences import initial_memory, is_recurrent
 from steepest.spaces import Masked
 from steepest.training.config import TrainConfig
 from steepest.training.engine import RESET, Advanced, Before, Row, key_of
@@ -70,12 +71,14 @@ class NativeRuns:
         """Take the runs up where the snapshots stand; all episodes afresh, but for a run that says where they stood."""
         copies, envs = self._world.copies, self._world.envs
 
-        def first(key: PRNGKeyArray) -> Underway:
-            return begin(copies, copies.tables, key, envs)
+        def first(key: PRNGKeyArray, memory: Any) -> Underway:
+            return begin(copies, copies.tables, key, envs, memory)
 
         iterations = [snapshot.progress.iteration for snapshot in snapshots]
         keys = self._joined([key_of(s, RESET, i) for s, i in zip(self._seeds, iterations, strict=True)])
-        underway = jax.jit(jax.vmap(first) if self._many else first)(keys)
+        policies = [snapshot.learner.policy for snapshot in snapshots]
+        memory = self._joined([initial_memory(p) if is_recurrent(p) else None for p in policies])
+        underway = jax.jit(jax.vmap(first) if self._many else first)(keys, memory)
         if not self._many:  # several begin together, and are resumed one by one
             underway = _taken_up(snapshots[0].standing, underway)
         parts = [_apart(snapshot) for snapshot in snapshots]

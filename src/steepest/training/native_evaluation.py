@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from steepest.agent import Agent, actions
+from steepest.agent import Agent, actions, actions_remembering
 from steepest.errors import RunError
 from steepest.normaliser import Scaling
+from steepest.sampling.rows import memories
 from steepest.spaces import Masked, choices, forbids_all
 from steepest.worlds.functional.copies import Copies, Stand
 from steepest.worlds.functional.world import FunctionalWorld
@@ -25,7 +26,8 @@ _STRETCH = 1000
 
 class _Played(NamedTuple):
     """So far.  step: how many.  running: [B], returns of the episodes under way.  ended: [B], how many of the copy's
-    were counted.  returns: [B,Q] of those.  fine: everything was finite."""
+    were counted.  returns: [B,Q] of those.  fine: everything was finite.  memory: (that before the step [B,M], where
+    new episodes begin [B]) of a policy that remembers."""
 
     step: Array
     stand: Stand
@@ -33,6 +35,7 @@ class _Played(NamedTuple):
     ended: Array
     returns: Array
     fine: Array
+    memory: tuple[Array, Array] | None = None
 
 
 def play_functional(
@@ -51,7 +54,9 @@ def play_functional(
     zero = jnp.zeros(world.envs, jnp.int32)
     returns = jnp.zeros((world.envs, int(quota.max())), jnp.float32)
     step, fine = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-    played = _Played(step, world.stand, jnp.zeros(world.envs), zero, returns, fine)
+    remembered = memories(agent.policy, world.envs)
+    memory = None if remembered is None else (remembered, jnp.zeros(world.envs, bool))
+    played = _Played(step, world.stand, jnp.zeros(world.envs), zero, returns, fine, memory)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
     key, limits, copies = jax.random.key(seed), jnp.asarray(quota, jnp.int32), world.copies
     while (np.asarray(played.ended) < quota).any() and not stop():
@@ -81,7 +86,13 @@ def _play(
         return jnp.any(played.ended < quota) & (played.step < last) & played.fine
 
     def go_on(played: _Played) -> _Played:
-        action = actions(policy, scaling, played.stand.obs, key, played.step, deterministic)
+        how = policy, scaling, played.stand.obs, key, played.step, deterministic
+        memory = played.memory
+        if memory is None:
+            action = actions(*how)
+        else:
+            action, after = actions_remembering(*how, *memory)
+            memory = after.astype(memory[0].dtype), memory[1]
         stand, outcome = copies.step(tables, played.stand, action)
         running = played.running + outcome.reward
         done = outcome.terminated | outcome.truncated
@@ -91,7 +102,9 @@ def _play(
         returns = played.returns.at[rows, at].set(running, mode="drop")
         fine = jnp.stack([jnp.all(jnp.isfinite(x)) for x in (action, outcome.next_obs, outcome.reward)]).all()
         fine = fine & _allows(copies, played.stand.obs)
-        return _Played(played.step + 1, stand, jnp.where(done, 0.0, running), played.ended + counted, returns, fine)
+        memory = None if memory is None else (memory[0], done)
+        now, ended = jnp.where(done, 0.0, running), played.ended + counted
+        return _Played(played.step + 1, stand, now, ended, returns, fine, memory)
 
     return jax.lax.while_loop(goes_on, go_on, played)
 

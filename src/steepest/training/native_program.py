@@ -22,6 +22,7 @@ from steepest.batch import Rollout
 from steepest.distributions import FromNoise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
+from steepest.sequences import advance, initial_memory, is_recurrent
 from steepest.spaces import Box, Masked, choices, forbids_all
 from steepest.training.engine import ACT, FIT, key_of
 from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
@@ -146,14 +147,23 @@ def collect(
     acted = None if carry.seen is None else carry.seen.scaling()
     acting, fitting = jax.vmap(key_of, (None, 0, None))(seed, jnp.array([ACT, FIT]), number)
 
-    def said(obs: Any) -> Any:
-        return jax.vmap(state.policy)(normalise(acted, obs))
+    policy: Any = state.policy
 
-    like = jax.eval_shape(said, carry.underway.stand.obs)
-    draw, act = (lambda key: key), lambda obs, key: said(obs).sample(key)
-    if isinstance(like, FromNoise):
-        draw, act = like.noise, lambda obs, noise: said(obs).from_noise(noise)
-    underway, rollout, ends = unroll(copies, tables, act, carry.underway, acting, steps, draw)
+    def said(obs: Any, memory: Any = None) -> Any:
+        seen = normalise(acted, obs)
+        return (jax.vmap(policy)(seen), None) if memory is None else advance(policy, memory, seen)[::-1]
+
+    like, _ = jax.eval_shape(said, carry.underway.stand.obs, carry.underway.memory)
+    noise = isinstance(like, FromNoise)
+
+    def act(obs: Any, drawn: Any, memory: Any = None) -> Any:
+        distribution, after = said(obs, memory)
+        action = distribution.from_noise(drawn) if noise else distribution.sample(drawn)
+        return action if memory is None else (action, after)
+
+    draw = like.noise if isinstance(like, FromNoise) else lambda key: key
+    first = initial_memory(policy) if is_recurrent(policy) else None
+    underway, rollout, ends = unroll(copies, tables, act, carry.underway, acting, steps, draw, first)
     rollout = rollout._replace(cost=None)  # where a cost is limited, another engine is at work
     seen = None if carry.seen is None else carry.seen.updated(rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
     refreshed = None if seen is None else seen.scaling()

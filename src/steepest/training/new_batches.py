@@ -23,6 +23,7 @@ from steepest.geometry import needs_cost
 from steepest.normaliser import Scaling
 from steepest.parameters import split
 from steepest.sampling.rollout import Collector
+from steepest.sequences import is_recurrent
 from steepest.training.assembly import build_critic, build_learner
 from steepest.training.composition import algorithm_of
 from steepest.training.config import TrainConfig
@@ -68,6 +69,11 @@ def load_measured(
             "diagnose runs of the other methods, such as cpo"
         )
     agent = restore_agent(arrays, info, policy)
+    if is_recurrent(agent.policy) or config.critic.memory not in (None, "none"):
+        raise UsageError(
+            "what is measured here takes rows of a batch one by one, and those of a policy with memory are a path: "
+            "diagnose runs of policies and critics without one"
+        )
     critic, scale = restore_critic(build_critic(config, agent.observation, jax.random.key(0)), arrays)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
     steps = int(info.get("progress", {}).get("steps", 0))

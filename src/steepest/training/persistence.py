@@ -75,6 +75,7 @@ class Snapshot(NamedTuple):
             reward_scale=None if scale is None else scale.afresh(),
             costs=None if costs is None else dataclasses.replace(costs, scale=costs.scale.afresh()),
             standing=None,
+            learner=self.learner.afresh(),
         )
 
 
@@ -210,6 +211,7 @@ def restore_snapshot(template: Snapshot, arrays: Arrays, info: dict[str, Any], e
     if costs is not None and cost_scale is not None:
         every, *window = costs_of(info)
         costs = dataclasses.replace(costs, scale=cost_scale, all=every, window=tuple(window))
+    learner = learner if info.get("worlds") is not None else learner.afresh()
     agent = dataclasses.replace(agent, policy=learner.policy)
     progress, standing, recent = progress_of(info), _standing(arrays, info), recent_of(info)
     return Snapshot(agent, learner, scale, progress, costs, standing, recent, ended_of(info))

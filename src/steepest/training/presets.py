@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from steepest.spaces import Box, Discrete, Space
-from steepest.training.checks import check
+from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
 
 DISCRETE: dict[str, Any] = {
@@ -88,13 +88,20 @@ FEW = 8
 """Actions that are few enough for a branch each."""
 
 
-def resolve(config: TrainConfig, action: Space, envs: int | None = None, functional: bool = False) -> TrainConfig:
+def resolve(
+    config: TrainConfig, action: Space, envs: int | None = None, functional: bool = False, remembers: bool = False
+) -> TrainConfig:
     """The configuration with every rule applied, and checked.
 
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
-    functional: the world is one.  Actions of which any entry is a real number are continuous.
+    functional: the world is one.  remembers: the policy is the user's own, and does. Actions of which any entry is a
+    real number are continuous.
     """
     check(config)
+    memory = config.policy.memory
+    if remembers:
+        check_memory(config)
+        memory = "gru"
     real = math.prod(action.shape) if isinstance(action, Box) else int(np.isinf(action.counts).sum())
     preset = dict(CONTINUOUS if real else DISCRETE)
     if real:
@@ -119,7 +126,8 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
     rows = count * (config.sampling.rollout or preset["sampling.rollout"])
     preset["sampling.segment"] = max(1, min(SEGMENT, rows // 32))  # 32 paths at least
     preset["update.subsample"] = 1.0
-    if native and config.algorithm in ("npg", "trpo") and _by_products(config.update):
+    preset["critic.memory"], preset["critic.memory_units"] = memory, config.policy.memory_units
+    if native and memory == "none" and config.algorithm in ("npg", "trpo") and _by_products(config.update):
         preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
     if config.checkpoint_every is None:
         config = dataclasses.replace(config, checkpoint_every=100 if native else 10)

@@ -172,8 +172,10 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         sizes = (spec.inputs, *spec.hidden, spec.actions)
         fits = min(sizes) >= 1 and math.isfinite(spec.initial_log_std)
         fits = fits and (not isinstance(action, Box) or len(action.shape) == 1)
-        spread: Any = {"distribution": spec.distribution, "state_dependent_std": spec.state_dependent_std}
-        own = PolicySpec.for_spaces(observation, action, network=spec.network, channels=spec.channels, **spread)
+        form: Any = {"distribution": spec.distribution, "state_dependent_std": spec.state_dependent_std}
+        form |= {"network": spec.network, "channels": spec.channels, "memory": spec.memory}
+        own = PolicySpec.for_spaces(observation, action, **form)
+        fits = fits and spec.memory_units >= 1
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )
@@ -181,6 +183,8 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         raise RunError(f"the checkpoint's policy is damaged: {error!s:.300}") from error
     if not fits:
         raise RunError(f"the checkpoint's policy is damaged: {spec!r:.200} does not fit its spaces")
+    if spec.memory != "none":
+        sizes = (*sizes[:-1], spec.memory_units, spec.memory_units, spec.actions)
     check_size(sizes, arrays, "policy")
     if spec.kind == "network":
         check_weights(spec.weights(), arrays, "policy")

@@ -102,7 +102,7 @@ def _typed(where: str, kind: Any, value: Any) -> Any:
     """A JSON value as a field's type: a dataclass, a union, a Literal, a tuple of ints, or int, float, str, bool."""
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, where)
-    union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    union = typing.get_origin(kind) in (types.UnionType, typing.Union)  # the latter of a Literal or None
     for option in typing.get_args(kind) if union else (kind,):
         origin = typing.get_origin(option)
         if option is int and isinstance(value, float) and value.is_integer():

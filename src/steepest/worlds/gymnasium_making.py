@@ -15,9 +15,12 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from steepest.errors import UsageError
 from steepest.names import unknown
+from steepest.worlds import memory_tasks
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
 from steepest.worlds.masks import ShowsMask, ShowsMasks
 from steepest.worlds.stacking import FrameStack
+
+memory_tasks.register()
 
 
 def make_gymnasium(

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from steepest.distributions import Categorical
 from steepest.errors import UsageError
 from steepest.parameters import Frozen
+from steepest.sequences import is_recurrent
 from steepest.worlds.finite import tables
 from steepest.worlds.finite.precision import inwards
 
@@ -49,6 +50,7 @@ def require_policy(policy: Any, rows: int, actions: int, said: str) -> None:
 
     JAX clamps an index that is out of range, so a table with too few rows would answer for the states that it lacks.
     """
+    _without_memory(policy)
     if not callable(policy):
         raise UsageError(f"expected a policy, callable with a state index, got {type(policy).__name__}")
     made_for = getattr(policy, "states_of_world", rows)
@@ -64,6 +66,13 @@ def require_policy(policy: Any, rows: int, actions: int, said: str) -> None:
             )
 
 
+def _without_memory(policy: Any) -> None:
+    if is_recurrent(policy):
+        raise UsageError(
+            f"{type(policy).__name__} remembers, and a policy of a finite MDP maps one state to what it does"
+        )
+
+
 def probabilities(policy: Any, states: int, actions: int, *horizon: int) -> np.ndarray:
     """π as NumPy float64: [S,A] of a policy; an array of probabilities [S,A] as it is; an array of action indices [S]
     (any integer type) as the deterministic policy that it stands for; where a horizon H is given, also arrays [H,S,A]
@@ -71,6 +80,7 @@ def probabilities(policy: Any, states: int, actions: int, *horizon: int) -> np.n
 
     Raises UsageError for a shape that does not fit, an action that does not exist, and rows that are no distribution.
     """
+    _without_memory(policy)
     if callable(policy):
         table = np.asarray(_probabilities(fitting(policy, states, actions), states, actions))
         if np.any(np.isnan(table)):

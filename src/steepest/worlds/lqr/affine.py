@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from steepest.distributions import DiagonalGaussian
 from steepest.errors import UsageError
+from steepest.sequences import is_recurrent
 from steepest.worlds.finite.precision import inwards
 
 TOLERANCE = 1e-9  # how far a policy may be from affine, relative to its mean: rounding
@@ -71,6 +72,8 @@ def checked(policy: Any, states: int, actions: int) -> Any:
 
 @eqx.filter_jit
 def _probe(policy: Any, probes: Array, actions: int) -> tuple[Affine, Any, Any]:
+    if is_recurrent(policy):
+        raise UsageError(f"{type(policy).__name__} remembers, and an LQR's state is seen: give a policy that does not")
     said = jax.vmap(policy)(probes)
     if not isinstance(said, DiagonalGaussian):
         raise UsageError(f"a policy of an LQR maps a state to st.DiagonalGaussian, got {type(said).__name__}")
