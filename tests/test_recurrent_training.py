@@ -151,7 +151,7 @@ def test_in_a_program_the_update_computes_what_acted() -> None:
     arrays, rest = eqx.partition(snapshot.learner, eqx.is_array)
     policy = snapshot.learner.policy
     carry = Carry(arrays, begin(copies, copies.tables, jax.random.key(1), 3, initial_memory(policy)), None, None)
-    collected = jax.jit(lambda carry, i: collect(learner, rest, copies, 16, copies.tables, carry, np.uint32(0), i)[:2])
+    collected = jax.jit(lambda carry, i: collect(learner, rest, copies, 16, copies.tables, carry, jnp.uint32(0), i)[:2])
     rollouts = []
     for i in range(2):
         underway, given = collected(carry, i)
@@ -305,8 +305,8 @@ def test_an_agent_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
     agent = st.load(tmp_path / "agent")
     assert agent.spec is not None
     assert (agent.spec.memory, agent.spec.memory_units) == ("lstm", 3)
-    both = [st.evaluate(a, "steepest/PendulumMasked-v0", episodes=2, seed=3) for a in (snapshot.agent, agent)]
-    np.testing.assert_array_equal(*both)
+    mine, theirs = (st.evaluate(a, "steepest/PendulumMasked-v0", episodes=2, seed=3) for a in (snapshot.agent, agent))
+    np.testing.assert_array_equal(mine, theirs)
 
 
 class Growing(Own):
