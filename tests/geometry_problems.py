@@ -162,9 +162,9 @@ class Oracle:
             log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(whole, jnp.asarray(action[..., :2]))
             probs = np.exp(log_probs) * np.array([weights[k] for _, _, k in grid]) / np.sqrt(2 * np.pi)
         elif isinstance(distribution, Beta):  # by the trapezoid rule, exact for what falls off so fast on both sides
-            action = np.tile(np.arange(-20.0, 20.0, 0.1)[:, None], (n, 1, 1))
+            action = np.tile(np.arange(-16.0, 16.0, 0.25)[:, None], (n, 1, 1))
             log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action))
-            probs = 0.1 * np.exp(log_probs + log_slope(action)[..., 0])
+            probs = 0.25 * np.exp(log_probs + log_slope(action)[..., 0])
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
             grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
