@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         MlpGaussian,
         MlpMultiCategorical,
         MlpPolicy,
+        NetworkPolicy,
         TabularSoftmax,
     )
     from steepest.training.callbacks import IterationEvent, StopAtReturn
@@ -141,6 +142,7 @@ _ROOM_OF = {
     "Moment": "steepest.geometry",
     "MultiCategorical": "steepest.distributions",
     "NaturalFit": "steepest.critics",
+    "NetworkPolicy": "steepest.policies",
     "Normalised": "steepest.geometry",
     "Penalised": "steepest.geometry",
     "Preconditioned": "steepest.geometry",
@@ -251,6 +253,7 @@ __all__ = [
     "Moment",
     "MultiCategorical",
     "NaturalFit",
+    "NetworkPolicy",
     "Normalised",
     "Penalised",
     "Preconditioned",

@@ -49,7 +49,8 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     """
     world = open_world(stack, env, config.sampling.envs if is_made(env) else 1, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
-    config = resolve(config, describe(world.action_space, "action"), world.envs if made else None, functional)
+    observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
+    config = resolve(config, action, world.envs if made else None, functional, observation)
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()

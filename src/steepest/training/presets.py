@@ -88,11 +88,23 @@ FEW = 8
 """Actions that are few enough for a branch each."""
 
 
-def resolve(config: TrainConfig, action: Space, envs: int | None = None, functional: bool = False) -> TrainConfig:
+PIXELS = 2**24
+"""Entries of observations whose derivatives are worked out at a time, 512 images of 84×84×4: ten Fisher products of
+Nature's network on so many took 1.2 GiB, and in chunks of 128 0.9 GiB and 1.7 times the time."""
+
+
+def resolve(
+    config: TrainConfig,
+    action: Space,
+    envs: int | None = None,
+    functional: bool = False,
+    observation: Space | None = None,
+) -> TrainConfig:
     """The configuration with every rule applied, and checked.
 
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
-    functional: the world is one.  Actions of which any entry is a real number are continuous.
+    functional: the world is one.  observation: its space, where that is known.  Actions of which any entry is a real
+    number are continuous.
     """
     check(config)
     real = math.prod(action.shape) if isinstance(action, Box) else int(np.isinf(action.counts).sum())
@@ -118,6 +130,8 @@ def resolve(config: TrainConfig, action: Space, envs: int | None = None, functio
     preset["sampling.rollout"] = math.ceil(preset.pop("rows") / count / whole) * whole
     rows = count * (config.sampling.rollout or preset["sampling.rollout"])
     preset["sampling.segment"] = max(1, min(SEGMENT, rows // 32))  # 32 paths at least
+    if observation is not None and (images := PIXELS // max(1, math.prod(observation.shape))) < rows:
+        preset["update.chunk"] = max(1, 2 ** int(math.log2(max(1, images))))
     preset["update.subsample"] = 1.0
     if native and config.algorithm in ("npg", "trpo") and _by_products(config.update):
         preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
