@@ -117,7 +117,8 @@ def test_the_cost_of_a_batch_is_the_advantage_of_the_cost() -> None:
     critic = StateValue(3, (4,), key=jax.random.key(0))
     learner = Learner(st.npg(), AdamFit(epochs=1, minibatch=4), 0.9, 0.8, True, None, 0.9, 0.8)
     limited = Limited(np.float32(0.3), np.float32(2.0), np.float32(1.0))
-    found, value, target = learning._cost(learner, critic, rollout, limited, None)
+    state = learner.init(st.TabularSoftmax(np.zeros((3, 2))), critic, critic)
+    found, _, (_, value, target) = learning._cost(learner, state, rollout, limited, None)
     value_2d, after_2d = (jax.vmap(jax.vmap(critic))(x) for x in (obs, after))
     advantage, expected = learning.gae(
         cost / 2, value_2d, after_2d, ended, rollout.truncated, rollout.valid, gamma=0.9, lam=0.8
@@ -127,7 +128,7 @@ def test_the_cost_of_a_batch_is_the_advantage_of_the_cost() -> None:
     np.testing.assert_array_equal(target, expected.ravel())
     np.testing.assert_array_equal(value, value_2d.ravel())
     assert float(found.excess) == np.float32(0.3)
-    none_seen = learning._cost(learner, critic, rollout, limited._replace(seen=np.float32(0.0)), None)
+    none_seen = learning._cost(learner, state, rollout, limited._replace(seen=np.float32(0.0)), None)
     np.testing.assert_array_equal(none_seen[0].advantage, 0.0)  # a critic that was fitted to no cost has only noise
 
 

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         MlpGaussian,
         MlpMultiCategorical,
         MlpPolicy,
+        NetworkPolicy,
         TabularSoftmax,
     )
     from steepest.sequences import Recurrent, Sequences
@@ -152,6 +153,7 @@ _ROOM_OF = {
     "Moment": "steepest.geometry",
     "MultiCategorical": "steepest.distributions",
     "NaturalFit": "steepest.critics",
+    "NetworkPolicy": "steepest.policies",
     "Normalised": "steepest.geometry",
     "Penalised": "steepest.geometry",
     "Preconditioned": "steepest.geometry",
@@ -266,6 +268,7 @@ __all__ = [
     "Moment",
     "MultiCategorical",
     "NaturalFit",
+    "NetworkPolicy",
     "Normalised",
     "Penalised",
     "Preconditioned",

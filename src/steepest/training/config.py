@@ -53,7 +53,7 @@ class UpdateConfig:
     npg and trpo in functional worlds a quarter, of at least 512 rows."""
     chunk: int | None = None
     """Rows of the batch worked out at a time: less memory for large batches. Default: all up to 16384 rows, 4096 beyond
-    that."""
+    that; of large images fewer."""
     divergence: Literal["mean", "max"] = "mean"
     """trpo: hold the mean KL over the states within δ, or the largest."""
     entropy: float = 0.0

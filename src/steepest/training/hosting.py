@@ -56,8 +56,9 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
         env = shown(config, env)
         world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
-    space, envs = describe(world.action_space, "action"), world.envs if made else None
-    config = resolve(config, space, envs, functional, remembers=remembered(config, policy) is not None)
+    observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
+    own = remembered(config, policy) is not None
+    config = resolve(config, action, world.envs if made else None, functional, observation, remembers=own)
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()
