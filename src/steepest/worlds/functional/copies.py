@@ -195,7 +195,8 @@ def _observed(space: Space, obs: Any) -> Array:
         return jnp.concatenate([jnp.ravel(_observed(part, piece)).astype(jnp.float32) for part, piece in pairs])
     if isinstance(space, Box):
         return jnp.asarray(obs, space.inside)
-    assert not isinstance(space, Masked)
+    if isinstance(space, Masked):  # put together already
+        return jnp.asarray(obs, jnp.float32)
     return jnp.asarray(obs, jnp.int32) - space.offset.astype(np.int32)
 
 
