@@ -24,9 +24,9 @@ from steepest.sampling.vine import Branches, Vine
 from steepest.spaces import Box, describe
 from steepest.training.assembly import build_learner
 from steepest.training.collecting import SinglePath, VinePath, build_collect
-from steepest.training.learner import _along_trunk, _compared
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
+from steepest.training.vine_batch import compared_of, with_trunk
 from steepest.worlds import make_world
 
 SMALL: dict[str, Any] = {
@@ -121,8 +121,8 @@ def test_the_critic_stands_for_the_rest_of_a_branch_in_raw_units_as_the_statisti
     discount[0, 1] = 0.0
     action = rng.normal(size=(2, 3, 1)).astype(np.float32)
     branches = Branches(row, obs[row], action, reward, discount, last, np.ones(2, bool), False)
-    compared = _compared(state, branches, trunk, acted, jnp.asarray(reward_scale))
-    batch = _along_trunk(state, branches, compared, trunk)
+    compared = compared_of(state.policy, state.critic, branches, trunk, acted, jnp.asarray(reward_scale))
+    batch = with_trunk(state.policy, branches, compared, trunk)
     value = np.array([[float(critic(jnp.asarray((x - 0.5) * 2))) for x in state_] for state_ in last])
     q = reward + discount * 3.0 * value
     expected = np.zeros((6, 3))
