@@ -201,7 +201,7 @@ def test_what_is_masked_of_a_product() -> None:
 def test_masks_are_not_normalised() -> None:
     obs = np.array([[1.0, 5.0, 1, 0, 1], [3.0, 5.0, 0, 0, 1]], np.float32)
     none = Normaliser.empty((2,))
-    for statistics in (none.updated(obs), Moments.of(none).updated(obs)):
+    for statistics in (none.updated(obs), Moments.of(none).updated(jnp.asarray(obs))):
         seen = np.asarray(statistics.scaling()(obs))
         np.testing.assert_allclose(seen[:, :2], [[-1, 0], [1, 0]], atol=1e-6)
         np.testing.assert_array_equal(seen[:, 2:], obs[:, 2:])
