@@ -46,6 +46,8 @@ SAME_OF = [(k, m) for k in POLICIES for m in SAME if m != "factors" or k.startsw
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
 DAMPINGS = [0.0, 1e-3, 0.1]
 EVERY = (*POLICIES, *PRODUCT_POLICIES)
+LATER = ("mlp-product", "mlp-masked", "mlp-beta")
+"""Of the parts of others, but for Beta, whose float32 has tests of its own."""
 UNLIKE = ("mlp-gaussian", *PRODUCT_POLICIES)
 """Whose actions are no single index: the uncentred form is of a categorical."""
 PRODUCTS_OF = [(k, m) for k in EVERY for m in METRICS if not (k in UNLIKE and m == "uncentred")]
@@ -116,8 +118,14 @@ def test_gradient_and_duals(kind: str, dtype: str) -> None:
             assert relative(back, oracle(kind)["gradient"]) < PRODUCTS[dtype]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("kind", "metric"), PRODUCTS_OF)
+@pytest.mark.parametrize(
+    ("kind", "metric", "dtype"),
+    [
+        pytest.param(*each, dtype, marks=[pytest.mark.slow] if each[0] in LATER and dtype == "float32" else [])
+        for each in PRODUCTS_OF
+        for dtype in DTYPES
+    ],
+)
 @pytest.mark.claim("N6")
 def test_N6_products(kind: str, metric: str, dtype: str) -> None:
     """SᵀS is the dense Fisher matrix, and S and Sᵀ are transposes of each other."""
