@@ -36,6 +36,8 @@ slow: $(VENV)/installed-dev
 
 fuzz: $(VENV)/installed-dev
 	STEEPEST_FUZZ=20 $(BIN)/pytest -s tests/test_corruption.py tests/test_hostile_files.py tests/test_fuzzing.py
+	$(PIP) install --quiet -c constraints.txt --group fuzz
+	$(BIN)/python tests/coverage_fuzzing.py -max_total_time=120
 
 chaos: $(VENV)/installed-dev
 	STEEPEST_CHAOS=100 $(BIN)/pytest -s tests/test_chaos.py
