@@ -26,7 +26,7 @@ SEED = int(os.environ.get("STEEPEST_CHAOS_SEED", "0"))
 """Of the instants."""
 
 RUNS: dict[str, list[str]] = {
-    "CartPole-v1": ["--steps", "60_000", "--checkpoint-every", "4"],
+    "CartPole-v1": ["--steps", "60_000" if KILLS else "20_000", "--checkpoint-every", "4"],
     "mdp:two-state": ["--steps", "6_000_000", "--checkpoint-every", "20"],
     "gymnax:CartPole-v1": ["--steps", "600_000", "--checkpoint-every", "10"],
     "Hopper-v5": ["--steps", "60_000", "--checkpoint-every", "3", "--workers", "2"],

@@ -31,9 +31,11 @@ REMEMBERING = {"policy": {"hidden": (8,), "memory": "gru", "memory_units": 8}, "
 KINDS: list[Any] = [
     ("normalised", "CartPole-v1", {**FAILS, "normalise_observations": True, "scale_rewards": True}),
     ("workers", "CartPole-v1", {**FAILS, "group": 2, "workers": 2}),
-    ("warm", "Pendulum-v1", {**FAILS, "damping_rule": "adaptive", "warm_start": True}),
+    pytest.param(
+        "warm", "Pendulum-v1", {**FAILS, "damping_rule": "adaptive", "warm_start": True}, marks=pytest.mark.slow
+    ),
     ("vine", "CartPole-v1", {**FAILS, "scheme": "vine", "vine": {"states": 8, "actions": 2, "length": 3}}),
-    ("cost", Effort, {"algorithm": "trpo-lagrangian", "cost_limit": 6.0, **FAILS}),
+    pytest.param("cost", Effort, {"algorithm": "trpo-lagrangian", "cost_limit": 6.0, **FAILS}, marks=pytest.mark.slow),
     ("native", "mdp:chain", {**FAILS}),
     pytest.param("memory", "CartPole-v1", {**FAILS, **REMEMBERING}, marks=pytest.mark.slow),
 ]

@@ -46,7 +46,7 @@ SAME_OF = [(k, m) for k in POLICIES for m in SAME if m != "factors" or k.startsw
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
 DAMPINGS = [0.0, 1e-3, 0.1]
 EVERY = (*POLICIES, *PRODUCT_POLICIES)
-LATER = ("mlp-product", "mlp-masked", "mlp-beta")
+LATER = PRODUCT_POLICIES
 """Of the parts of others, but for Beta, whose float32 has tests of its own."""
 UNLIKE = ("mlp-gaussian", *PRODUCT_POLICIES)
 """Whose actions are no single index: the uncentred form is of a categorical."""
@@ -91,7 +91,9 @@ def relative(a: Any, b: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in ("mlp-product", "mlp-masked") else []) for k in EVERY]
+)
 @pytest.mark.claim("R15")
 def test_R15_both_oracles_of_the_fisher_matrix_agree(kind: str) -> None:
     assert relative(oracle(kind)["fisher"], oracle(kind)["kl_hessian"]) < 1e-12
@@ -147,7 +149,10 @@ def test_N6_products(kind: str, metric: str, dtype: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("kind", "metric", "solver", "dtype", "damping"), SOLUTIONS_OF)
+@pytest.mark.parametrize(
+    ("kind", "metric", "solver", "dtype", "damping"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if each[-1] == DAMPINGS[1] else []) for each in SOLUTIONS_OF],
+)
 def test_grid(kind: str, metric: str, solver: str, dtype: str, damping: float) -> None:
     dense, g = oracle(kind)[metric], oracle(kind)["gradient"]
     if damping:

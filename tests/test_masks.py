@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -125,7 +127,7 @@ def test_an_agent_is_told_what_is_allowed() -> None:
         (None, "give action_mask, 3 of 0 and 1"),
         ([0, 0, 0], "forbids everything"),
         ([1, 0], "must have 3 entries"),
-        ([[1, 0, 0], [1, 0, 0]], "expected 1 action masks"),
+        ([[1, 0, 0], [1, 0, 0]], "must have 3 entries, one for each action, got 6"),
     ):
         with pytest.raises(st.UsageError, match=what):
             agent.predict(4, action_mask=mask)
@@ -178,9 +180,16 @@ def test_a_mask_that_is_none_is_a_fault(mask: Any, what: str) -> None:
 
 
 def test_masks_in_one_row() -> None:
-    sizes = (2, 3)
-    for given in ([1, 0, 1, 1, 0], ([1, 0], [1, 1, 0]), {"a": [True, False], "b": np.array([1, 1, 0], np.int8)}):
-        np.testing.assert_array_equal(flat_mask(given, sizes), [1, 0, 1, 1, 0])
+    sizes, several = (2, 3), spaces.MultiDiscrete((2, 3), (0, 0))
+    named = spaces.Joint((spaces.Discrete(2), several, spaces.Discrete(3)), ("b", "x", "a"))
+    assert flat_mask([1, 0, 1, 1, 0], several).tolist() == [1, 0, 1, 1, 0]
+    assert flat_mask(([1, 0], [1, 1, 0]), several).tolist() == [1, 0, 1, 1, 0]
+    pieces = {"a": np.array([1, 1, 0], np.int8), "x": ([1, 0], [0, 1, 1]), "b": [True, False]}  # in another order
+    for given in (pieces, ([1, 0], [1, 0, 0, 1, 1], [1, 1, 0]), [1, 0, 1, 0, 0, 1, 1, 1, 1, 0]):
+        assert flat_mask(given, named).tolist() == [1, 0, 1, 0, 0, 1, 1, 1, 1, 0]
+    for wrong in ({"a": [1, 1, 0], "b": [1, 0]}, {**pieces, "c": [1]}, ([1, 0], [1, 1, 0])):
+        with pytest.raises(st.UsageError, match="parts"):
+            flat_mask(wrong, named)
     assert not forbids_all(np.array([1, 0, 0, 0, 1]), sizes)
     assert forbids_all(np.array([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0]]), sizes).tolist() == [True, False]
     action = spaces.describe(DICT, "action")
@@ -216,3 +225,31 @@ def test_records_of_masked_spaces() -> None:
     for wrong in (inner, {**inner, "observation": 3}, {**spaces.to_record(space), "mask": 0}):
         with pytest.raises(st.UsageError, match="not the record of a space"):
             spaces.from_record(wrong)
+
+
+def test_the_statistics_beside_a_mask_are_of_the_observation_alone() -> None:
+    """Of any shape: a mask that is normalised forbids something else."""
+    for shape in ((), (2, 3)):
+        box = spaces.Box(np.full(shape, -np.inf), np.full(shape, np.inf))
+        masked = spaces.Masked(box, 3)
+        scaling = Normaliser.empty(spaces.seen_shape(masked)).updated(np.ones((4, math.prod(shape)))).scaling()
+        seen = np.asarray(scaling(np.ones((4, math.prod(shape) + 3), np.float32)))
+        np.testing.assert_array_equal(seen, np.repeat([[0.0] * math.prod(shape) + [1.0] * 3], 4, axis=0))
+
+
+def test_a_functional_mask_is_shown_beside_an_observation_of_parts() -> None:
+    class Parts(FunctionalTrap):
+        observation_space: Any = gymnasium.spaces.Dict(
+            a=gymnasium.spaces.MultiDiscrete([2, 3], start=[5, 7]), b=gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        )
+
+        def reset(self, key: Any, params: Any) -> Any:
+            return {"a": jnp.array([5, 9]), "b": jnp.ones(1)}, super().reset(key, params)[1]
+
+        def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            _, *rest = super().step(key, state, action, params)
+            return ({"a": jnp.array([5, 9]), "b": jnp.ones(1)}, *rest)
+
+    world = make_world(Adapted(Parts(), masks=True), 2)
+    np.testing.assert_array_equal(world.reset(0)[:, :3], [[0, 2, 1]] * 2)
+    world.close()

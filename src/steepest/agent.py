@@ -5,7 +5,7 @@ obs → normalise → policy → distribution → sample or mode → clip to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from steepest.policies.specification import PolicySpec
 from steepest.sampling.actor import Actor, NoMemory, finite
 from steepest.sampling.mlp_actor import BERNOULLI, CATEGORICAL, GAUSSIAN, LARGEST, Head, MlpActor, multi_categorical
 from steepest.sequences import advance, initial_memory, is_recurrent
-from steepest.spaces import Box, Masked, Space, brief, choices, flat_mask, forbids_all, seen
+from steepest.spaces import Box, Masked, Space, brief, choices, flat_mask, forbids_all, one_for_all, seen
 
 
 @dataclass(eq=False)
@@ -86,7 +86,7 @@ class Agent:
             raise UsageError(f"the observation is not in the space that the agent was trained on: {observation!r:.200}")
         key = jax.random.key(0) if self.key is None else self.key
         scaling = None if self.normaliser is None else self.normaliser.scaling()
-        batch = self._with_mask(given[None] if single else given, action_mask)
+        batch = self._with_mask(given[None] if single else given, action_mask, single)
         draw = np.int32(self.drawn)
         if is_recurrent(self.policy):
             memory, fresh = self._remembered(state, episode_start, None if single else len(batch))
@@ -98,19 +98,22 @@ class Agent:
         self.drawn += 1
         return self.action.to_environment(finite(chosen)[0] if single else finite(chosen)), state
 
-    def _with_mask(self, batch: NDArray[Any], mask: Any) -> NDArray[Any]:
+    def _with_mask(self, batch: NDArray[Any], mask: Any, single: bool) -> NDArray[Any]:
         if not isinstance(self.observation, Masked):
             if mask is not None:
                 raise UsageError("this agent was trained without masks, and takes no action_mask")
             return batch
         if mask is None:
             raise UsageError(f"this agent was trained with masks: give action_mask, {self.observation.mask} of 0 and 1")
-        sizes = choices(self.action)
-        rows = mask if np.ndim(mask) > 1 else [mask] * len(batch)
+        rows: Any = [mask]
+        if not single and isinstance(mask, Mapping):
+            rows = [{name: part[i] for name, part in mask.items()} for i in range(len(batch))]
+        elif not single:
+            rows = [mask] * len(batch) if one_for_all(mask) else mask
         if len(rows) != len(batch):
             raise UsageError(f"expected {len(batch)} action masks, one for each observation, got {len(rows)}")
-        flat = np.stack([flat_mask(row, sizes) for row in rows])
-        if forbids_all(flat, sizes).any():
+        flat = np.stack([flat_mask(row, self.action) for row in rows])
+        if forbids_all(flat, choices(self.action)).any():
             raise UsageError("the action mask forbids everything")
         return np.concatenate([batch.reshape((len(batch), -1)), flat], axis=1, dtype=np.float32)
 

@@ -7,6 +7,7 @@ Dict and Tuple               those of the parts in their order; a Box and a Mult
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,13 +28,14 @@ def choices(action: Space) -> tuple[int, ...]:
     return sum(map(choices, action.parts), ()) if isinstance(action, Joint) else ()
 
 
-def flat_mask(mask: Any, sizes: tuple[int, ...]) -> NDArray[np.float32]:
-    """[Σ sizes] of 0 and 1: a mask as an environment gives it, one array or one for each part.
+def flat_mask(mask: Any, action: Space) -> NDArray[np.float32]:
+    """[Σ sizes] of 0 and 1: a mask as an environment gives it, one array or one for each part, of a Dict by name.
 
-    Raises UsageError for one of another length, or with other numbers.
+    Raises UsageError for one of another length, with other numbers, or of other names.
     """
+    sizes = choices(action)
     try:
-        flat = np.concatenate([np.ravel(np.asarray(piece)) for piece in _pieces(mask)])
+        flat = np.concatenate([np.ravel(np.asarray(piece)) for piece in _pieces(mask, action)])
         if flat.dtype.kind not in "biuf" or not ((flat == 0) | (flat == 1)).all():
             raise UsageError(f"an action mask has a 1 for what is allowed and a 0 for what is not, got {mask!r:.100}")
     except (TypeError, ValueError) as error:
@@ -45,12 +47,32 @@ def flat_mask(mask: Any, sizes: tuple[int, ...]) -> NDArray[np.float32]:
     return flat.astype(np.float32)
 
 
-def _pieces(mask: Any) -> list[Any]:
+def _pieces(mask: Any, action: Space) -> list[Any]:
+    """Of the parts that have choices, in the order of the space."""
+    parts = [part for part in action.parts if choices(part)] if isinstance(action, Joint) else []
     if isinstance(mask, Mapping):
-        mask = list(mask.values())
-    if isinstance(mask, list | tuple) and any(np.ndim(each) or isinstance(each, Mapping) for each in mask):
-        return [piece for each in mask if each is not None for piece in _pieces(each)]
-    return [mask]
+        names = action.names if isinstance(action, Joint) and action.names is not None else ()
+        wanted = [name for name, part in zip(names, getattr(action, "parts", ()), strict=True) if choices(part)]
+        if unknown := set(mask) - set(names) or set(wanted) - set(mask):
+            raise UsageError(f"an action mask by name has the parts {wanted}, not {sorted(map(str, unknown))}")
+        mask = [mask[name] for name in wanted]
+    if not isinstance(mask, list | tuple) or not any(map(_has_parts, mask)):
+        return [mask]
+    given = [each for each in mask if each is not None]
+    if isinstance(action, Joint) and len(given) == len(parts):
+        return [piece for each, part in zip(given, parts, strict=True) for piece in _pieces(each, part)]
+    if isinstance(action, Joint):
+        raise UsageError(f"an action mask has {len(parts)} parts, one for each that has choices, got {len(given)}")
+    return given
+
+
+def _has_parts(mask: Any) -> bool:
+    return isinstance(mask, list | tuple | Mapping) or np.ndim(mask) > 0
+
+
+def one_for_all(mask: Any) -> bool:
+    """Whether something that is no mapping is one mask, not a sequence of them."""
+    return not any(map(_has_parts, mask))
 
 
 def forbids_all(mask: NDArray[Any], sizes: tuple[int, ...]) -> Any:
@@ -87,3 +109,9 @@ def permitted(action: Space, chosen: Any, mask: Any) -> NDArray[Any]:
 def seen(observation: Space) -> Space:
     """What the environment says, without its mask."""
     return observation.observation if isinstance(observation, Masked) else observation
+
+
+def seen_shape(observation: Space) -> tuple[int, ...]:
+    """The shape of that within the array of a rollout: beside a mask it is flat."""
+    shape = seen(observation).shape
+    return (math.prod(shape),) if isinstance(observation, Masked) else shape

@@ -50,7 +50,7 @@ from steepest.policies.specification import PolicySpec, check_remembered, is_sim
 from steepest.policies.trunks import Layers, network_for
 from steepest.sampling.rows import memories
 from steepest.sequences import Sequences, is_recurrent
-from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen, seen_shape
 from steepest.training.config import CriticConfig, TrainConfig
 from steepest.training.learner import Learner
 
@@ -78,20 +78,23 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
         )
         policy = spec.build(key)
-    policy, own = with_mask(policy, observation), seen(observation)
+    if is_recurrent(policy) and isinstance(observation, Masked):
+        raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
+    policy = with_mask(policy, observation)
     check_policy(policy, observation, action)
-    statistics = _statistics(own, spec) if config.sampling.normalise_observations else None
+    statistics = _statistics(observation, spec) if config.sampling.normalise_observations else None
     return Agent(policy, observation, action, statistics, spec)
 
 
 def _statistics(observation: Space, spec: PolicySpec | None) -> Normaliser | None:
     """None yet, of observations that running statistics make sense of: not of states, nor of pixels that a network of
     images takes."""
-    if isinstance(observation, Joint):
-        alone = left_alone(observation)
-        return None if alone.all() else Normaliser.empty(observation.shape, alone)
-    pixels = observation.inside is np.uint8 or (spec is not None and spec.network != "mlp")
-    return Normaliser.empty(observation.shape) if isinstance(observation, Box) and not pixels else None
+    own = seen(observation)
+    if isinstance(own, Joint):
+        alone = left_alone(own)
+        return None if alone.all() else Normaliser.empty(own.shape, alone)
+    pixels = own.inside is np.uint8 or (spec is not None and spec.network != "mlp")
+    return Normaliser.empty(seen_shape(observation)) if isinstance(own, Box) and not pixels else None
 
 
 def check_policy(policy: Any, observation: Space, action: Space) -> None:

@@ -33,7 +33,7 @@ from steepest.sampling.cost_meter import Limited
 from steepest.sampling.rollout import layout
 from steepest.sampling.vine import Branches
 from steepest.sequences import Sequences, initial_memory, is_recurrent
-from steepest.spaces import Joint, Space, seen
+from steepest.spaces import Joint, Space, seen, seen_shape
 from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
@@ -160,7 +160,7 @@ def _given(arrays: Arrays, exhaustive: Any, config: TrainConfig, agent: Agent) -
     if "update.rollout.cost" not in arrays:
         rollout = rollout._replace(cost=None)
     own = seen(observation)
-    stand = np.zeros(own.shape, np.float32)
+    stand = np.zeros(seen_shape(observation), np.float32)
     scaling = Scaling(stand, stand, stand > 0 if isinstance(own, Joint) else None)
     found: dict[str, Any] = {}
     for name, like in {

@@ -30,6 +30,7 @@ from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
+from steepest.worlds.stacking import counted
 from steepest.worlds.world import World
 
 _WORTH = 5.0
@@ -50,7 +51,7 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     """
     first = config.sampling.envs if is_made(env) else 1
     world = open_world(stack, env, first, allow_import=allow_import)
-    config = _with_mask(config, world) if config.policy.mask else config
+    config = _with_mask(config, env, world) if config.policy.mask else config
     _check_distribution(config, world)
     if shown(config, env) is not env:
         env = shown(config, env)
@@ -69,11 +70,11 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     return config, world, workers
 
 
-def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
+def _with_mask(config: TrainConfig, env: Any, world: World) -> TrainConfig:
     """With what `auto` means in this world. Raises UsageError for a mask that it does not have."""
     from steepest.worlds.masks import offers_masks
 
-    offered = offers_masks(world)
+    offered = counted(env)[0] is None and offers_masks(world)
     if config.policy.mask is True and not offered:
         raise UsageError(
             f"{world.name} says of no action whether it is allowed: policy.mask needs a method action_masks(), or "

@@ -27,7 +27,7 @@ from steepest.runs.checkpoint import flatten, restore
 from steepest.runs.meta import versions
 from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
-from steepest.spaces import Joint, seen, to_record
+from steepest.spaces import Joint, seen, seen_shape, to_record
 from steepest.training.config import TrainConfig
 from steepest.training.learner import LearnerState
 from steepest.training.recorded import (
@@ -185,7 +185,7 @@ def restore_agent(arrays: Arrays, info: dict[str, Any], policy: Any = None) -> A
     policy = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array(x) else x, policy)  # as training takes it
     policy = restore(policy, arrays, "learner.policy")
     own = seen(observation)
-    normaliser = normaliser_of(arrays, "normaliser", own.shape)
+    normaliser = normaliser_of(arrays, "normaliser", seen_shape(observation))
     if normaliser is not None and isinstance(own, Joint):
         normaliser = dataclasses.replace(normaliser, alone=left_alone(own))
     return Agent(policy, observation, action, normaliser, spec)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from steepest.spaces import Box, Discrete, Space
+from steepest.spaces import Box, Discrete, Joint, Space
 from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
 
@@ -136,10 +136,16 @@ def resolve(
     preset["sampling.rollout"] = math.ceil(preset.pop("rows") / count / whole) * whole
     rows = count * (config.sampling.rollout or preset["sampling.rollout"])
     preset["sampling.segment"] = max(1, min(SEGMENT, rows // 32))  # 32 paths at least
-    if observation is not None and (images := PIXELS // max(1, math.prod(observation.shape))) < rows:
+    if (
+        memory == "none"
+        and observation is not None
+        and (images := PIXELS // max(1, math.prod(observation.shape))) < rows
+    ):
         preset["update.chunk"] = max(1, 2 ** int(math.log2(max(1, images))))
     preset["update.subsample"] = 1.0
-    preset["critic.memory"], preset["critic.memory_units"] = memory, config.policy.memory_units
+    flat = observation is None or not isinstance(observation, Box) or len(observation.shape) <= 1
+    preset["critic.memory"] = memory if flat and not isinstance(observation, Joint) else "none"
+    preset["critic.memory_units"] = config.policy.memory_units
     if native and memory == "none" and config.algorithm in ("npg", "trpo") and _by_products(config.update):
         preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
     if config.checkpoint_every is None:

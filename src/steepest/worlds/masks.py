@@ -12,6 +12,7 @@ With an observation in which the episode ended nothing is chosen: there everythi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -44,7 +45,7 @@ class ShowsMask(gymnasium.Wrapper):
     def __init__(self, env: Any):
         super().__init__(env)
         self._observe = describe(env.observation_space, "observation").from_environment
-        self._sizes = sizes_of(env.action_space)
+        self._action, self._sizes = describe(env.action_space, "action"), sizes_of(env.action_space)
         self._by_method = env.has_wrapper_attr(METHOD)
         self.observation_space = MaskedSpace(env.observation_space, sum(self._sizes))
 
@@ -63,7 +64,7 @@ class ShowsMask(gymnasium.Wrapper):
             mask = info[KEY]
         else:
             raise RunError(f'said nothing of what is allowed: no method {METHOD} and no info["{KEY}"]')
-        flat = checked(mask, self._sizes, over)
+        flat = checked(mask, self._action, over)
         return np.concatenate([np.ravel(self._observe(obs)), flat], dtype=np.float32)
 
 
@@ -76,7 +77,7 @@ class ShowsMasks(VectorWrapper):
     def __init__(self, env: VectorEnv):
         super().__init__(env)
         self._own = describe(env.single_observation_space, "observation")
-        self._sizes = sizes_of(env.single_action_space)
+        self._action, self._sizes = describe(env.single_action_space, "action"), sizes_of(env.single_action_space)
         self._by_method = _every_has_method(env)
         self._masks = np.ones((env.num_envs, sum(self._sizes)), np.float32)
         self.single_observation_space = MaskedSpace(env.single_observation_space, sum(self._sizes))
@@ -100,7 +101,8 @@ class ShowsMasks(VectorWrapper):
             raise RunError(f'said nothing of what is allowed: no method {METHOD} and no info["{KEY}"]')
         who = np.ones(self.num_envs, bool) if self._by_method else info.get(f"_{KEY}", np.ones(self.num_envs, bool))
         for i in np.flatnonzero(who):
-            self._masks[i] = checked(said[i], self._sizes, bool(over[i]))
+            own = {k: v[i] for k, v in said.items() if k[:1] != "_"} if isinstance(said, Mapping) else said[i]
+            self._masks[i] = checked(own, self._action, bool(over[i]))
         return self._joined(obs, self._masks)
 
     def _joined(self, obs: Any, masks: np.ndarray) -> np.ndarray:
@@ -123,13 +125,14 @@ def sizes_of(action_space: Any) -> tuple[int, ...]:
     return sizes
 
 
-def checked(mask: Any, sizes: tuple[int, ...], over: bool) -> np.ndarray:
-    """[Σ sizes] float32.  over: nothing will be chosen. Raises RunError for a mask that is none."""
+def checked(mask: Any, action: Any, over: bool) -> np.ndarray:
+    """[Σ sizes] float32.  action: the space as plain data.  over: nothing will be chosen. Raises RunError for a mask
+    that is none."""
     try:
-        flat = flat_mask(mask, sizes)
+        flat = flat_mask(mask, action)
     except UsageError as error:
         raise RunError(str(error)) from None
-    if forbids_all(flat, sizes):
+    if forbids_all(flat, choices(action)):
         if not over:
             raise RunError(f"its action mask forbids everything: {mask!r:.100}")
         return np.ones_like(flat)

@@ -56,9 +56,8 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         return squash(make_world(Adapted(spec, masks), envs, allow_import=allow_import, **kwargs))
     if _is_world(spec):
         if masks or squashed:
-            raise UsageError(
-                f"world {spec.name!r} is made already: give the environment, so that it can show its masks"
-            )
+            what = "show its masks" if masks else "have its actions squashed"
+            raise UsageError(f"world {spec.name!r} is made already: give the environment, so that it can {what}")
         return _same(spec, envs, kwargs)
     if envs is not None and envs < 1:
         raise UsageError(f"envs must be at least 1, got {envs}")

@@ -123,7 +123,7 @@ class Copies:
         return jax.tree.unflatten(self._structure, leaves)
 
     def _observe(self, obs: Any) -> Array:
-        return _observed(self.observation, obs)
+        return observed(self.observation, obs)
 
     def _actuate(self, action: Any) -> Any:
         return _actuated(self.action, action)
@@ -185,14 +185,14 @@ def first_stand(copies: Copies, tables: Any, key: PRNGKeyArray, count: int) -> S
 def _seen(space: Space, answer: Any) -> Any:
     """The answer of a reset, its observation as one array where its space has parts."""
     obs, state = answer
-    return (_observed(space, obs) if isinstance(space, Joint) else obs), state
+    return (observed(space, obs) if isinstance(space, Joint) else obs), state
 
 
-def _observed(space: Space, obs: Any) -> Array:
+def observed(space: Space, obs: Any) -> Array:
     """`from_environment` in JAX, of one observation."""
     if isinstance(space, Joint):
         pairs = zip(space.parts, space.pieces(obs), strict=True)
-        return jnp.concatenate([jnp.ravel(_observed(part, piece)).astype(jnp.float32) for part, piece in pairs])
+        return jnp.concatenate([jnp.ravel(observed(part, piece)).astype(jnp.float32) for part, piece in pairs])
     if isinstance(space, Box):
         return jnp.asarray(obs, space.inside)
     if isinstance(space, Masked):  # put together already

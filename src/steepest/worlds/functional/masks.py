@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from steepest.errors import UsageError
-from steepest.spaces import Discrete, describe
+from steepest.spaces import describe
+from steepest.worlds.functional.copies import observed
 from steepest.worlds.functional.protocol import FunctionalEnvironment, name_of
 from steepest.worlds.masks import METHOD, MaskedSpace, sizes_of
 
@@ -28,8 +29,7 @@ class ShowsMask:
         self.time_limit = getattr(environment, "time_limit", None)
         self.action_space = environment.action_space
         self.observation_space = MaskedSpace(environment.observation_space, sum(sizes))
-        own = describe(environment.observation_space, "observation")
-        self._start = own.start if isinstance(own, Discrete) else 0
+        self._own = describe(environment.observation_space, "observation")
         self._size = sum(sizes)
 
     def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
@@ -46,4 +46,4 @@ class ShowsMask:
         mask = jnp.asarray(self._masks(state, params))
         if mask.shape != (self._size,):
             raise UsageError(f"{self.name}: an action mask must have shape ({self._size},), got {mask.shape}")
-        return jnp.concatenate([jnp.ravel(jnp.asarray(obs) - self._start), mask], dtype=jnp.float32)
+        return jnp.concatenate([jnp.ravel(observed(self._own, obs)), mask], dtype=jnp.float32)
