@@ -25,6 +25,7 @@ from steepest.sampling.episodes import Running
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.standing import Standing, from_record
 from steepest.training import loop
+from steepest.training.learner import LearnerState
 from steepest.training.persistence import Snapshot, read
 from steepest.training.standing import Stored
 from steepest.worlds import make_world
@@ -462,7 +463,8 @@ def test_an_evaluation_in_the_environment_itself_begins_the_sums_of_rewards_afre
 def test_episodes_afresh_have_no_sums_yet() -> None:
     meter = CostMeter(1.0, 2, RewardScale(Normaliser.empty(()), np.ones(2)))
     scale = RewardScale(Normaliser.empty(()), np.ones(2))
-    before: Any = Snapshot(None, None, scale, None, meter, Stored(None, {}))  # type: ignore[arg-type]
+    learner = LearnerState(None, None, None, None)  # type: ignore[arg-type]
+    before: Any = Snapshot(None, learner, scale, None, meter, Stored(None, {}))  # type: ignore[arg-type]
     after = before.afresh()
     assert after.standing is None
     np.testing.assert_array_equal(after.reward_scale.running, 0)

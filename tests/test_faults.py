@@ -83,7 +83,7 @@ def test_a_fault_costs_its_row_and_its_episode_and_nothing_else(answer: Any, kin
     collector, found = bearing(functools.partial(Wrong, 5, SECOND, answer))
     rollout, episodes = collector.collect(act_zero, 8)
     whole, _ = bearing(functools.partial(Counting, 5))[0].collect(act_zero, 8)
-    for column, right in zip(rollout[:-1], whole[:-1], strict=True):
+    for column, right in zip(rollout[:7], whole[:7], strict=True):
         np.testing.assert_array_equal(column[:, [0, 2]], right[:, [0, 2]])
     np.testing.assert_array_equal(rollout.obs[:, 1, 0], [0, 1, 2, 0, 1, 2, 3, 4])
     np.testing.assert_array_equal(rollout.next_obs[:, 1, 0], [1, 2, 2, 1, 2, 3, 4, 5])
@@ -257,7 +257,7 @@ def there(
         for each in (first, first._replace(seed=None)):
             workers.start(each)
             rollouts.append(workers.finish()[0])
-        return [Rollout(*map(np.copy, rollout)) for rollout in rollouts], faults.take()
+        return [Rollout(*(None if x is None else np.copy(x) for x in rollout)) for rollout in rollouts], faults.take()
     finally:
         workers.close()
 
@@ -267,7 +267,7 @@ def test_faults_that_environments_commit_themselves_are_the_same_bits_in_workers
     rollout, faults = here(functools.partial(Signs, str(tmp_path / "here"), 0.15, ways), OF_TWO)
     assert len(faults) == len((tmp_path / "here").read_text().split()) > 5
     (first, _), found = there(functools.partial(Signs, str(tmp_path / "there"), 0.15, ways), 2, OF_TWO)
-    for x, y in zip(first[:-1], rollout[:-1], strict=True):
+    for x, y in zip(first[:7], rollout[:7], strict=True):
         np.testing.assert_array_equal(x, y)
     assert len(found) == len((tmp_path / "there").read_text().split()) > len(faults)  # of two rollouts
     assert [fault for fault in found if fault.step <= STEPS] == faults
@@ -286,7 +286,7 @@ def test_a_worker_that_is_lost_costs_its_first_row_and_what_was_under_way(answer
     env = functools.partial(Twice, seed_in_group(0, 2), wheel, seed_in_group(0, 3), answer)
     (first, second), faults = there(env, 2, timeout=2.0)
     right, _ = here(functools.partial(Counting, 5))
-    for x, y in zip(first[:-1], right[:-1], strict=True):
+    for x, y in zip(first[:7], right[:7], strict=True):
         np.testing.assert_array_equal(x[:, :2], y[:, :2])
     assert not first.valid[0, 2:].any()
     assert first.truncated[0, 2:].all()

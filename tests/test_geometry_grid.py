@@ -136,12 +136,13 @@ def test_N6_products(kind: str, metric: str, dtype: str) -> None:
         local = linearise(policy, batch.obs)
         operator: Any = METRICS[metric].operator(local, batch)
         expected = oracle(kind)[metric]
+        limit = 10 * PRODUCTS[dtype] if kind == "mlp-beta" else PRODUCTS[dtype]  # polygammas have fewer digits
         if isinstance(operator, Measured):
-            assert relative(operator.length.matrix(local.params), oracle(kind)["fisher"]) < PRODUCTS[dtype]
+            assert relative(operator.length.matrix(local.params), oracle(kind)["fisher"]) < limit
             operator = operator.direction
-        assert relative(operator.matrix(local.params), expected) < PRODUCTS[dtype]
+        assert relative(operator.matrix(local.params), expected) < limit
         factor = np.asarray(operator.factor(local.params), np.float64)
-        assert relative(factor.T @ factor, expected) < PRODUCTS[dtype]
+        assert relative(factor.T @ factor, expected) < limit
         v = trees.ravel(local.params)[1](jnp.arange(len(expected), dtype=DTYPES[dtype]))
         u = operator.forward(v)
         np.testing.assert_allclose(

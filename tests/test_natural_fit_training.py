@@ -90,7 +90,8 @@ def test_a_folder_from_before_there_was_a_choice_is_resumed_with_adam(tmp_path: 
     assert len(new) == 5
     record["critic"] = {k: v for k, v in record["critic"].items() if k not in new}
     file.write_text(json.dumps(record))
-    assert from_record(record).critic == CriticConfig(hidden=(8,), epochs=1, minibatch=64)
+    none = {"memory": "none", "memory_units": 64}
+    assert from_record(record).critic == CriticConfig(hidden=(8,), epochs=1, minibatch=64, **none)
     assert st.resume(run.path, steps=run.steps + 1).steps > run.steps
     assert to_record(from_record(record))["critic"]["fit"] == "adam"
     assert np.isfinite(run.evaluation).all()

@@ -30,7 +30,7 @@ from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
-from steepest.worlds.stacking import counted
+from steepest.worlds.specification import counted
 from steepest.worlds.world import World
 
 _WORTH = 5.0

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from steepest.errors import UsageError
 from steepest.names import Registry, nearest
 from steepest.worlds.functional.protocol import is_functional, is_functional_world
-from steepest.worlds.stacking import counted
 from steepest.worlds.world import World
 
 
@@ -86,6 +85,20 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     if prefix == "gymnasium" and colon:
         _import(module, spec, allow_import)
     return (gymnasium if masks else backends[prefix])(name, envs, **kwargs)
+
+
+def counted(spec: Any) -> tuple[int | None, Any]:
+    """(N, the rest) of "stack:N:rest"; None where nothing is stacked. Raises UsageError for an N that is none."""
+    if not isinstance(spec, str) or not spec.startswith("stack:"):
+        return None, spec
+    count, colon, rest = spec.removeprefix("stack:").partition(":")
+    if not count.isdecimal() or not 1 <= int(count) <= 1000 or not colon or not rest:
+        raise UsageError(
+            f"{spec!r}: frames are stacked by stack:N:ENVIRONMENT, N from 1 to 1000, as in stack:4:CartPole-v1"
+        )
+    if rest.startswith("stack:"):
+        raise UsageError(f"{spec!r}: a stack is of no stack")
+    return int(count), rest
 
 
 def is_made(spec: Any) -> bool:

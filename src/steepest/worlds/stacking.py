@@ -51,17 +51,3 @@ class FrameStack(gymnasium.Wrapper):
         if obs.shape != self.frames.shape[1:] or not np.can_cast(obs.dtype, self.frames.dtype, "same_kind"):
             raise ValueError(f"an observation of shape {obs.shape} and dtype {obs.dtype} is no frame of its space")
         return obs.astype(self.frames.dtype)
-
-
-def counted(spec: Any) -> tuple[int | None, Any]:
-    """(N, the rest) of "stack:N:rest"; None where nothing is stacked. Raises UsageError for an N that is none."""
-    if not isinstance(spec, str) or not spec.startswith("stack:"):
-        return None, spec
-    count, colon, rest = spec.removeprefix("stack:").partition(":")
-    if not count.isdecimal() or not 1 <= int(count) <= 1000 or not colon or not rest:
-        raise UsageError(
-            f"{spec!r}: frames are stacked by stack:N:ENVIRONMENT, N from 1 to 1000, as in stack:4:CartPole-v1"
-        )
-    if rest.startswith("stack:"):
-        raise UsageError(f"{spec!r}: a stack is of no stack")
-    return int(count), rest
