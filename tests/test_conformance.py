@@ -60,6 +60,7 @@ CASES = {
     ),
     "mujoco": Case("Hopper-v5", {"max_episode_steps": 15}, "mujoco", 15),
     "box2d": Case("LunarLander-v3", {"max_episode_steps": 15}, "Box2D", 15),
+    "atari": Case("ALE/Pong-v5", {"max_num_frames_per_episode": 100}, "ale_py", fresh=False),
     "envpool": Case("envpool:CartPole-v1", {"max_episode_steps": 20}, "envpool", 20),
     "gymnax": Case("gymnax:CartPole-v1", {"max_steps_in_episode": 20}, "gymnax", 20),
     "gymnax, bsuite": Case("gymnax:Catch-bsuite", None, "gymnax", fresh=False),

@@ -68,8 +68,8 @@ def test_products_and_layers_are_those_of_the_dense_jacobian(network: str) -> No
             trunk = Residual(Pixels(box), (2,), 3, how, key=KEY)
             policy = NetworkPolicy(trunk, Dense(3, ACTIONS, key=KEY), head_for(Discrete(ACTIONS)))
         else:
-            given: dict[str, Any] = {"network": network, "how": how, "head_gain": 1.0}
-            policy = NetworkPolicy.for_spaces(box, Discrete(ACTIONS), (5, 4), **given, key=KEY)
+            given: dict[str, Any] = {"network": network, "how": how, "gain": 1.0}
+            policy = NetworkPolicy.of(box, head_for(Discrete(ACTIONS)), (5, 4), **given, key=KEY)
         policy, batch = problem(policy, box)
         rng, taps = np.random.default_rng(1), list[Any]()
         v = jax.tree.map(lambda x: rng.normal(size=x.shape), parameters.split(policy)[0])

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.distributions import Distribution
 from steepest.layers import Dense
-from steepest.policies.heads import Head, head_for
+from steepest.policies.heads import Head
 from steepest.policies.networks import HEAD_GAIN
 from steepest.policies.trunks import ORDINARY, Layers, Trunk, trunk_for
 from steepest.spaces import Space
@@ -24,24 +24,6 @@ class NetworkPolicy(eqx.Module):
     head: Head
 
     @classmethod
-    def for_spaces(
-        cls,
-        observation: Space,
-        action: Space,
-        hidden: tuple[int, ...] = (64, 64),
-        *,
-        network: str = "auto",
-        how: Layers = ORDINARY,
-        head_gain: float = HEAD_GAIN,
-        initial_log_std: float = -0.5,
-        key: PRNGKeyArray,
-    ) -> NetworkPolicy:
-        """With first weights.  hidden, network, how: as of `trunk_for`.  head_gain: of the last layer.
-        initial_log_std: of a Box action."""
-        head = head_for(action, initial_log_std)
-        return cls.of(observation, head, hidden, network=network, how=how, gain=head_gain, key=key)
-
-    @classmethod
     def of(
         cls,
         observation: Space,
@@ -53,7 +35,8 @@ class NetworkPolicy(eqx.Module):
         gain: float = HEAD_GAIN,
         key: PRNGKeyArray,
     ) -> NetworkPolicy:
-        """With a head of any kind; the rest as of `for_spaces`.  gain: of the last layer."""
+        """With first weights.  head: as of `head_for`.  hidden, network, how: as of `trunk_for`.  gain: of the last
+        layer."""
         keys = jax.random.split(key)
         trunk = trunk_for(observation, network, hidden, how, key=keys[0])
         last = Dense(trunk.features, head.outputs, gain=gain, initialisation=how.initialisation, key=keys[1])

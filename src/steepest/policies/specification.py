@@ -21,14 +21,7 @@ from steepest.cells import cells
 from steepest.distributions import Policy
 from steepest.errors import UsageError
 from steepest.names import Registry
-from steepest.policies.heads import (
-    BernoulliHead,
-    CategoricalHead,
-    GaussianHead,
-    Head,
-    MultiCategoricalHead,
-    head_for,
-)
+from steepest.policies.heads import Head, head_for
 from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
 from steepest.policies.network_policy import NetworkPolicy
@@ -52,8 +45,8 @@ class PolicySpec:
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
     action, how many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of `head_for`.
-    memory: "gru" or "lstm" behind the hidden layers, of memory_units; or "none".  action: the space, of kinds "mlp" and
-    "network".
+    memory: "gru" or "lstm" behind the hidden layers, of memory_units; or "none".  action: the space, of kind "mlp",
+    which has any head and may remember, and of kind "network".
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
     observation: the space; of another kind, one with a mask. A file has the spaces beside this."""
@@ -117,6 +110,12 @@ class PolicySpec:
             )  # fmt: skip
         networks = {**networks, "activation": Layers(networks.get("activation", "auto")).settled("tanh").activation}
         inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
+        spread = networks.get("distribution", "gaussian"), networks.get("state_dependent_std", False)
+        bent = isinstance(action, Box) and spread != ("gaussian", False)
+        if remembers or bent or isinstance(action, Joint):
+            log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
+            outputs = head_for(action, log_std, *spread).outputs
+            return cls("mlp", inputs, outputs, tuple(hidden), log_std, action=action, **networks)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
         if isinstance(action, MultiDiscrete):
@@ -124,18 +123,13 @@ class PolicySpec:
             return cls("mlp-multi-categorical", inputs, sum(sizes), tuple(hidden), 0.0, parts=sizes, **networks)
         if isinstance(action, MultiBinary):
             return cls("mlp-bernoulli", inputs, action.n, tuple(hidden), 0.0, **networks)
-        spread = networks.get("distribution", "gaussian"), networks.get("state_dependent_std", False)
-        if isinstance(action, Joint) or (isinstance(action, Box) and spread != ("gaussian", False)):
-            outputs = head_for(action, initial_log_std, *spread).outputs
-            return cls("mlp", inputs, outputs, tuple(hidden), initial_log_std, action=action, **networks)
         return cls("mlp-gaussian", inputs, action.shape[0], tuple(hidden), initial_log_std, **networks)
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
         if self.memory != "none":
             remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
-            head = _heads[self.kind](self)
-            return recurrent_network(self.inputs, head, self.hidden, **remembers, key=key)
+            return recurrent_network(self.inputs, self.head, self.hidden, **remembers, key=key)
         policy = kinds[self.kind](self, key)
         return policy if self.observation is None else with_mask(policy, self.observation)
 
@@ -177,7 +171,6 @@ class PolicySpec:
         kinds[spec.kind]
         if spec.memory != "none":
             cells[spec.memory]
-            _heads[spec.kind]
         return spec
 
     @property
@@ -244,10 +237,3 @@ kinds.add(
 )
 kinds.add("network", _network)
 kinds.add("mlp", lambda s, key: MlpPolicy(s.inputs, s.head, s.hidden, **s.networks, key=key))
-
-_heads: Registry = Registry("policy with memory")
-_heads.add("mlp", lambda s: s.head)
-_heads.add("mlp-categorical", lambda s: CategoricalHead(s.actions))
-_heads.add("mlp-multi-categorical", lambda s: MultiCategoricalHead(s.parts))
-_heads.add("mlp-bernoulli", lambda s: BernoulliHead(s.actions))
-_heads.add("mlp-gaussian", lambda s: GaussianHead(jnp.full(s.actions, s.initial_log_std, jnp.float32)))

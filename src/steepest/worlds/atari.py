@@ -14,6 +14,7 @@ import numpy as np
 from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld
+from steepest.worlds.missing import missing
 
 
 def make_atari(name: str, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
@@ -27,10 +28,7 @@ def make_atari(name: str, envs: int | None = None, **kwargs: Any) -> GymnasiumWo
         import ale_py
         import gymnasium
     except ImportError as error:
-        raise UsageError(
-            f"environment {name!r} needs a package that is not installed ({error}); install it with: "
-            'pip install "steepest[atari]"'
-        ) from error
+        raise missing(name, error, "atari") from error
     gymnasium.register_envs(ale_py)
     identifier = f"ALE/{name.removeprefix('ALE/')}"
     if identifier not in gymnasium.registry:

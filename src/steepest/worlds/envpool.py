@@ -12,6 +12,7 @@ from typing import Any
 from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld
+from steepest.worlds.missing import missing
 from steepest.worlds.world import environment_seeds
 
 
@@ -25,10 +26,7 @@ def make_envpool(name: str, envs: int | None = None, **kwargs: Any) -> EnvpoolWo
     try:
         import envpool  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError(
-            f"environment 'envpool:{name}' needs a package that is not installed ({error}); install it with: "
-            'pip install "steepest[envpool]"'
-        ) from error
+        raise missing(f"envpool:{name}", error, "envpool") from error
     if name not in envpool.list_all_envs():
         raise unknown("envpool environment", name, envpool.list_all_envs())
     count = 1 if envs is None else envs

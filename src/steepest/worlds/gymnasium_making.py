@@ -18,6 +18,7 @@ from steepest.names import unknown
 from steepest.worlds import memory_tasks
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
 from steepest.worlds.masks import ShowsMask, ShowsMasks
+from steepest.worlds.missing import missing
 from steepest.worlds.stacking import FrameStack
 
 memory_tasks.register()
@@ -87,8 +88,7 @@ def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence
     except gymnasium.error.DependencyNotInstalled as error:
         entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
         extra = next((name for name in ("mujoco", "box2d") if f".{name}." in entry), None)
-        hint = "" if extra is None else f'; install it with: pip install "steepest[{extra}]"'
-        raise UsageError(f"environment {spec!r} needs a package that is not installed: {error}{hint}") from error
+        raise missing(spec, error, extra) from error
     except Exception as error:
         if spec.rpartition(":")[2] not in gymnasium.registry:
             raise unknown("environment", spec.rpartition(":")[2], _latest()) from error

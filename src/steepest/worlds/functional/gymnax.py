@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
 from steepest.names import unknown
+from steepest.worlds.missing import missing
 
 
 class GymnaxEnvironment:
@@ -48,10 +49,7 @@ def make_gymnax(name: str, **kwargs: Any) -> GymnaxEnvironment:
     try:
         import gymnax
     except ImportError as error:
-        raise UsageError(
-            f"environment 'gymnax:{name}' needs a package that is not installed ({error}); install it with: "
-            'pip install "steepest[gymnax]"'
-        ) from error
+        raise missing(f"gymnax:{name}", error, "gymnax") from error
     if name not in gymnax.registered_envs:
         raise unknown("gymnax environment", name, gymnax.registered_envs)
     params: Any = None

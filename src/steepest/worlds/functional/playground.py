@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.errors import UsageError
 from steepest.names import unknown
+from steepest.worlds.missing import missing
 
 
 class PlaygroundEnvironment:
@@ -60,10 +61,7 @@ def make_playground(name: str, **kwargs: Any) -> PlaygroundEnvironment:
     try:
         from mujoco_playground import registry  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError(
-            f"environment 'playground:{name}' needs a package that is not installed ({error}); install it with: "
-            'pip install "steepest[playground]"'
-        ) from error
+        raise missing(f"playground:{name}", error, "playground") from error
     if name not in registry.ALL_ENVS:
         raise unknown("Playground environment", name, registry.ALL_ENVS)
     try:
