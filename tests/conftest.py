@@ -50,6 +50,14 @@ def x64_off() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """XLA optimises little, which takes a third less: for many small programs, each of which runs once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--claim", action="append", default=[], metavar="LABEL", help="only the tests of this claim")
 

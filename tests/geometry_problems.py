@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -29,6 +30,15 @@ from steepest.spaces import Discrete, MaskedForm, permitted
 POLICIES = ("tabular", "log-linear", "mlp-categorical", "mlp-gaussian")
 PRODUCT_POLICIES = ("mlp-multi-categorical", "mlp-bernoulli", "mlp-product", "mlp-masked", "mlp-beta")
 """Of several parts: what differs from one is in the distribution alone."""
+UNLIKE = ("mlp-gaussian", *PRODUCT_POLICIES)
+"""Whose actions are no single index: the uncentred form is of a categorical."""
+DTYPES = {"float32": jnp.float32, "float64": jnp.float64}
+DAMPINGS = [0.0, 1e-3, 0.1]
+
+# dtype ↦ what is asked of the gradient and the products; (dtype, λ > 0) ↦ what is asked of a solution. With λ = 0 in
+# float32 the smallest eigenvalues of F are below its rounding, so conjugate gradients cannot see those directions.
+PRODUCTS = {"float32": 2e-6, "float64": 1e-13}
+SOLUTIONS = {("float64", True): 1e-9, ("float64", False): 1e-6, ("float32", True): 2e-3}
 
 
 def problem(kind: str) -> tuple[Any, Batch]:
@@ -97,6 +107,12 @@ def in_dtype(tree: Any, dtype: Any) -> Any:
     )
 
 
+@jax.jit
+def _log_probs(distribution: Any, action: Any) -> Any:
+    """[N,m]: of actions [N,m,…] of N states."""
+    return jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action))
+
+
 class Oracle:
     """Everything dense, in float64, by brute force: call inside `jax.enable_x64(True)`."""
 
@@ -108,15 +124,15 @@ class Oracle:
         def predict(theta: Any) -> Any:
             return jax.vmap(parameters.merge(unravel(theta), rest))(obs)
 
-        self.predict, self.batch = predict, batch
+        self.predict, self.batch = jax.jit(predict), batch
 
     def log_prob_jacobian(self, action: np.ndarray) -> np.ndarray:
         """[N,m,P]: ∇ln π(a_nm|s_n)."""
 
         def log_probs(theta: Any) -> Any:
-            return jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(self.predict(theta), jnp.asarray(action))
+            return _log_probs(self.predict(theta), action)
 
-        return np.asarray(jax.jacobian(log_probs)(self.theta))
+        return np.asarray(jax.jit(jax.jacobian(log_probs))(self.theta))
 
     def gradient(self) -> np.ndarray:
         b = self.batch
@@ -136,7 +152,7 @@ class Oracle:
     def uncentred_fisher(self) -> np.ndarray:
         """Outer products of the gradients of the logits, not centred, over every action."""
         distribution = self.predict(self.theta)
-        j = np.asarray(jax.jacobian(lambda theta: self.predict(theta).logits)(self.theta))
+        j = np.asarray(jax.jit(jax.jacobian(lambda theta: self.predict(theta).logits))(self.theta))
         return np.einsum("n,na,nap,naq->pq", self.batch.weight, distribution.probs, j, j)
 
     def fisher(self) -> np.ndarray:
@@ -151,7 +167,7 @@ class Oracle:
             sizes = distribution.sizes if isinstance(distribution, MultiCategorical) else (2, 2)
             every = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
             action = np.tile(every, (n, 1, 1))
-            probs = np.exp(jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action)))
+            probs = np.exp(_log_probs(distribution, action))
         elif isinstance(distribution, Product):
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
             gaussian = distribution.parts[1].parts[1]
@@ -159,11 +175,11 @@ class Oracle:
             grid = [(i, j, k) for i in range(3) for j in range(2) for k in range(5)]
             action = np.array([[(i, j, mean[row] + std[row] * nodes[k]) for i, j, k in grid] for row in range(n)])
             whole = jax.vmap(lambda d: Product([d.parts[0], d.parts[1].parts[0]]))(distribution)
-            log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(whole, jnp.asarray(action[..., :2]))
+            log_probs = _log_probs(whole, action[..., :2])
             probs = np.exp(log_probs) * np.array([weights[k] for _, _, k in grid]) / np.sqrt(2 * np.pi)
         elif isinstance(distribution, Beta):  # by the trapezoid rule, exact for what falls off so fast on both sides
             action = np.tile(np.arange(-16.0, 16.0, 0.25)[:, None], (n, 1, 1))
-            log_probs = jax.vmap(lambda d, a: jax.vmap(d.log_prob)(a))(distribution, jnp.asarray(action))
+            log_probs = _log_probs(distribution, action)
             probs = 0.25 * np.exp(log_probs + log_slope(action)[..., 0])
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(5)
@@ -178,4 +194,23 @@ class Oracle:
         """The automatic Hessian of the mean KL from θ_old, at θ_old."""
         old = self.predict(self.theta)
         weight = jnp.asarray(self.batch.weight)
-        return np.asarray(jax.hessian(lambda theta: jnp.sum(weight * old.kl(self.predict(theta))))(self.theta))
+        return np.asarray(jax.jit(jax.hessian(lambda theta: jnp.sum(weight * old.kl(self.predict(theta)))))(self.theta))
+
+
+@functools.cache
+def oracle(kind: str) -> dict[str, np.ndarray]:
+    with jax.enable_x64(True):
+        dense = Oracle(*problem(kind))
+        uncentred = {} if kind in UNLIKE else {"uncentred": dense.uncentred_fisher()}
+        return {
+            **uncentred,
+            "trajectory": dense.trajectory_fisher(),
+            "gradient": dense.gradient(),
+            "fisher": dense.fisher(),
+            "kl_hessian": dense.kl_hessian(),
+            "empirical": dense.empirical_fisher(),
+        }
+
+
+def relative(a: Any, b: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b))
