@@ -66,6 +66,7 @@ CASES = {
     "gymnax, bsuite": Case("gymnax:Catch-bsuite", None, "gymnax", fresh=False),
     "mdp": Case("mdp:random", {"horizon": 6}, limit=6, fresh=False),
     "lqr": Case("lqr:double-integrator", {"horizon": 6}, limit=6, fresh=False),
+    "minigrid": Case("MiniGrid-Fetch-5x5-N2-v0", {"max_steps": 15}, "minigrid", 15, fresh=False),
     "a user's environment": Case(Ticking, limit=12),
     "a user's functional environment": Case(Drift(), limit=7),
 }

@@ -2,6 +2,7 @@
 
     Hopper-v5   gymnasium:Hopper-v5   ALE/Pong-v5   atari:Pong-v5   envpool:Hopper-v5   my_package:MyEnv-v0
     gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar   stack:4:CartPole-v1
+    MiniGrid-Empty-5x5-v0   minigrid:Empty-5x5-v0
     lambda: MyEnv()   MyEnv()
 
 Before all of it, stack:N: shows the last N observations as one (`stacking.py`). A prefix that is no backend is
@@ -73,6 +74,8 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     if not colon:
         if spec.startswith("ALE/") and not masks:
             return backends["atari"](spec, envs, **kwargs)
+        if spec.startswith(("MiniGrid-", "BabyAI-")) and not masks:
+            return backends["minigrid"](spec, envs, **kwargs)
         return gymnasium(spec, envs, **kwargs)
     if allow_import:
         backends.plug(prefix)
@@ -205,6 +208,12 @@ def _envpool(name: str, envs: int | None, **kwargs: Any) -> World:
     return make_envpool(name, envs, **kwargs)
 
 
+def _minigrid(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.minigrid import make_minigrid
+
+    return make_minigrid(name, envs, **kwargs)
+
+
 def _playground(name: str, envs: int | None, **kwargs: Any) -> World:
     from steepest.worlds.functional.playground import make_playground
 
@@ -229,6 +238,7 @@ backends.add("gymnasium", _gymnasium)
 backends.add("atari", _atari)
 backends.add("envpool", _envpool)
 backends.add("gymnax", _gymnax)
+backends.add("minigrid", _minigrid)
 backends.add("playground", _playground)
 backends.add("mdp", _mdp)
 backends.add("lqr", _lqr)
