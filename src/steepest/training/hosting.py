@@ -26,7 +26,7 @@ from steepest.sampling.workers import Workers, packed, packed_by_name, possible
 from steepest.spaces import Box, brief, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
-from steepest.worlds import Adapted, is_made, make_world
+from steepest.worlds import Adapted, is_made, make_up_to, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
@@ -50,16 +50,18 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     Raises UsageError for a world, groups or workers that there cannot be.
     """
     first = config.sampling.envs if is_made(env) else 1
-    world = open_world(stack, env, first, allow_import=allow_import)
+    world = open_world(stack, env, first, allow_import=allow_import, make=make_up_to)
     config = _with_mask(config, env, world) if config.policy.mask else config
     _check_distribution(config, world)
     if shown(config, env) is not env:
         env = shown(config, env)
-        world = open_world(stack, env, first, allow_import=allow_import)
+        world = open_world(stack, env, first, allow_import=allow_import, make=make_up_to)
     made, functional = is_made(env), is_functional_world(world)
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    own = remembered(config, policy) is not None
-    config = resolve(config, action, world.envs if made else None, functional, observation, remembers=own)
+    own, agents = remembered(config, policy) is not None, getattr(world, "agents", 1)
+    config = resolve(
+        config, action, world.envs if made else None, functional, observation, remembers=own, agents=agents
+    )
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()
@@ -99,11 +101,13 @@ def shown(config: TrainConfig, env: Any) -> Any:
     return Adapted(env, masks, squashed) if masks or squashed else env
 
 
-def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
+def open_world(
+    stack: ExitStack, env: Any, envs: Any, *, allow_import: bool = True, make: Callable[..., World] = make_world
+) -> World:
     """A world that is closed at the end, unless the user made it."""
     if is_made(env):
         return make_world(env, envs)
-    world = make_world(env, envs, allow_import=allow_import)
+    world = make(env, envs, allow_import=allow_import)
     stack.callback(world.close)
     return world
 

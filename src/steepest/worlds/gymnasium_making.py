@@ -73,6 +73,18 @@ def make_gymnasium(
     return GymnasiumWorld(_from_factory(one_more, 1 if envs is None else envs, {}), again=one_more)
 
 
+class Opened:
+    """A factory of which one environment was made already, so as to see of what kind they are; it comes first."""
+
+    def __init__(self, factory: Callable[..., Any], kwargs: Mapping[str, Any]):
+        self._factory = factory
+        self.first: Any = _called(factory, kwargs)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        first, self.first = self.first, None
+        return self._factory(**kwargs) if first is None else first
+
+
 def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Any]) -> Any:
     try:
         # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
@@ -107,13 +119,17 @@ def _latest() -> list[str]:
     return [spec.id for spec in latest.values()]
 
 
-def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+def _called(factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> Any:
     try:
-        made = [factory(**kwargs) for _ in range(envs)]
+        return factory(**kwargs)
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f"the environment's factory raised {type(error).__name__}: {error}") from error
+
+
+def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+    made = [_called(factory, kwargs) for _ in range(envs)]
     for env in made:
         if not isinstance(env, gymnasium.Env):
             raise UsageError(f"the environment's factory returned a {type(env).__name__}, not a gymnasium.Env")
