@@ -291,6 +291,8 @@ def test_names_are_those_of_its_registry(capsys: pytest.CaptureFixture[str]):
         world.close()
     with pytest.raises(UsageError, match=r"did you mean 'classic.rps_v2'"):
         make_world("pettingzoo:classic.rps_v3")
+    with pytest.raises(UsageError, match="frames of the backend 'pettingzoo' are not stacked"):
+        make_world("stack:2:pettingzoo:classic.rps_v2")
     assert main(["train", "pettingzoo:os.path", "--quiet"]) == 2
     assert "unknown parallel environment of PettingZoo 'os.path'" in capsys.readouterr().err
 

@@ -102,7 +102,11 @@ def evaluation_world(stack: ExitStack, config: TrainConfig, env: Any, world: Wor
     envs = min(config.evaluation.episodes, 10)
     if isinstance(world, FunctionalWorld):
         return world.with_envs(envs)
-    return world if is_made(env) else open_world(stack, env, envs, make=make_up_to)
+    if is_made(env):
+        return world
+    world = make_up_to(env, envs)
+    stack.callback(world.close)
+    return world
 
 
 def name_of(env: Any) -> str:

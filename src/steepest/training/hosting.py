@@ -26,7 +26,7 @@ from steepest.sampling.workers import Workers, packed, packed_by_name, possible
 from steepest.spaces import Box, brief, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
-from steepest.worlds import Adapted, is_made, make_up_to, make_world
+from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
@@ -49,13 +49,13 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
 
     Raises UsageError for a world, groups or workers that there cannot be.
     """
-    first = config.sampling.envs if is_made(env) else 1
-    world = open_world(stack, env, first, allow_import=allow_import, make=make_up_to)
+    first = config.sampling.envs if is_made(env) else None
+    world = open_world(stack, env, first, allow_import=allow_import)
     config = _with_mask(config, env, world) if config.policy.mask else config
     _check_distribution(config, world)
     if shown(config, env) is not env:
         env = shown(config, env)
-        world = open_world(stack, env, first, allow_import=allow_import, make=make_up_to)
+        world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
     own, agents = remembered(config, policy) is not None, getattr(world, "agents", 1)
@@ -101,13 +101,11 @@ def shown(config: TrainConfig, env: Any) -> Any:
     return Adapted(env, masks, squashed) if masks or squashed else env
 
 
-def open_world(
-    stack: ExitStack, env: Any, envs: Any, *, allow_import: bool = True, make: Callable[..., World] = make_world
-) -> World:
+def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bool = True) -> World:
     """A world that is closed at the end, unless the user made it."""
     if is_made(env):
         return make_world(env, envs)
-    world = make(env, envs, allow_import=allow_import)
+    world = make_world(env, envs, allow_import=allow_import)
     stack.callback(world.close)
     return world
 

@@ -151,7 +151,7 @@ def _broken(module: str, spec: str, error: Exception) -> UsageError:
 
 def _stacked(count: int, inner: str, spec: str, envs: int | None, allow_import: bool, kwargs: dict[str, Any]) -> World:
     """The world of "stack:N:inner"."""
-    world = make_world(inner, 1, allow_import=allow_import, **kwargs)
+    world = make_world(inner, allow_import=allow_import, **kwargs)
     if is_functional_world(world):
         from steepest.worlds.functional.stacking import FunctionalStack
 
