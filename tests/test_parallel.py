@@ -58,7 +58,7 @@ def test_next_obs_is_the_true_successor_and_obs_of_the_next_episode():
     rollout, _ = collect(begun(), act, 4)
     np.testing.assert_array_equal(rollout.obs[:, 1], [[1, 0, 0], [1, 0, 1], [1, 0, 2], [1, 1, 0]])
     np.testing.assert_array_equal(rollout.next_obs[:, 1], [[1, 0, 1], [1, 0, 2], [1, 0, 3], [1, 1, 1]])
-    np.testing.assert_array_equal(rollout.obs[[0, 3], 0], [[0, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(rollout.obs[:, 0], [[0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0]])
     np.testing.assert_array_equal(rollout.next_obs[0, 0], [0, 0, 1])
     np.testing.assert_array_equal(rollout.reward, [[1, 10], [0, 20], [0, 30], [1, 10]])
 
