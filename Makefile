@@ -86,7 +86,7 @@ $(VENV)/installed: $(VENV)/made $(INPUTS)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/made $(INPUTS)
-	$(PIP) install --quiet -c constraints.txt -e '.[mujoco,box2d,atari,gymnax]' --group dev
+	$(PIP) install --quiet -c constraints.txt -e '.[mujoco,box2d,atari,gymnax,minigrid,pettingzoo]' --group dev
 	@touch $@ $(VENV)/installed
 
 $(PEERS)/%/installed: benchmarks/peers/requirements-%.txt | $(VENV)/made

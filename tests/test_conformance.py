@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from functional_environments import Drift
+from parallel_environments import Noisy
 from steepest.errors import UsageError
 from steepest.spaces import Box, describe
 from steepest.worlds import make_world
@@ -42,13 +43,20 @@ class Ticking(gymnasium.Env[Any, Any]):
 @dataclass(frozen=True)
 class Case:
     """spec, kwargs: as of `make_world`.  needs: a package that may not be there.  limit: steps of the longest episode.
-    fresh: no two episodes begin alike."""
+    fresh: no two episodes begin alike.  agents: in each environment, a row each.
+    leaves: its own reset leaves something of an episode that was not played to its end."""
 
     spec: Any
     kwargs: Any = None
     needs: str = "gymnasium"
     limit: int | None = None
     fresh: bool = True
+    agents: int = 1
+    leaves: bool = False
+
+    @property
+    def rows(self) -> int:
+        return ENVS * self.agents
 
 
 CASES = {
@@ -66,7 +74,21 @@ CASES = {
     "gymnax, bsuite": Case("gymnax:Catch-bsuite", None, "gymnax", fresh=False),
     "mdp": Case("mdp:random", {"horizon": 6}, limit=6, fresh=False),
     "lqr": Case("lqr:double-integrator", {"horizon": 6}, limit=6, fresh=False),
+    "minigrid": Case("MiniGrid-Fetch-5x5-N2-v0", {"max_steps": 15}, "minigrid", 15, fresh=False),
+    "pettingzoo, all end together": Case(
+        "pettingzoo:classic.rps_v2", {"max_cycles": 11}, "pettingzoo", 11, False, agents=2
+    ),
+    "pettingzoo, one after the other": Case(
+        "pettingzoo:butterfly.knights_archers_zombies_v11",
+        {"max_cycles": 40, "line_death": True},
+        "pettingzoo",
+        40,
+        fresh=False,
+        agents=4,
+        leaves=True,
+    ),
     "a user's environment": Case(Ticking, limit=12),
+    "a user's environment of several agents": Case(Noisy, limit=12, agents=3),
     "a user's functional environment": Case(Drift(), limit=7),
 }
 
@@ -105,7 +127,7 @@ def make(case: Case) -> Any:
     if importlib.util.find_spec(case.needs) is None:
         pytest.skip(f"{case.needs} is not installed")
     vector = isinstance(case.spec, Callable) and not isinstance(case.spec, type)
-    return make_world(case.spec(), ENVS) if vector else make_world(case.spec, ENVS, **(case.kwargs or {}))
+    return make_world(case.spec(), case.rows) if vector else make_world(case.spec, case.rows, **(case.kwargs or {}))
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -121,7 +143,7 @@ def test_what_it_says_of_itself(played: Played):
     world = played.world
     assert world.name
     assert world.backend
-    assert world.envs == ENVS
+    assert world.envs == played.case.rows
     describe(world.observation_space, "observation")
 
 
@@ -129,13 +151,13 @@ def test_shapes_and_dtypes(played: Played):
     observation = describe(played.world.observation_space, "observation")
     for row in played.rows:
         for obs in (row.obs, row.step.next_obs, row.later):
-            assert obs.shape == (ENVS, *observation.shape)
+            assert obs.shape == (played.case.rows, *observation.shape)
             assert obs.dtype == observation.inside
             assert np.isfinite(obs).all()
-        assert row.step.reward.shape == (ENVS,)
+        assert row.step.reward.shape == (played.case.rows,)
         assert row.step.reward.dtype == np.float32
         for flag in row.step[2:5]:
-            assert flag.shape == (ENVS,)
+            assert flag.shape == (played.case.rows,)
             assert flag.dtype == bool
 
 
@@ -146,29 +168,32 @@ def test_a_step_leads_to_where_the_next_one_begins(played: Played):
 
 
 def test_a_ghost_follows_an_end_and_carries_nothing(played: Played):
-    ended = np.zeros(ENVS, bool)
+    """One, where the environment resets itself; of several agents as many as it takes until the last has ended."""
+    agents, ended = played.case.agents, np.zeros(played.case.rows, bool)
     for row in played.rows:
         ghost = ~row.step.valid
         assert not (ghost & ~ended).any()
         assert not row.step.reward[ghost].any()
         assert not (row.step.terminated | row.step.truncated)[ghost].any()
         ended = row.step.terminated | row.step.truncated
+        if agents > 1:
+            assert row.step.valid.reshape(-1, agents).any(axis=1).all()
+            ended |= ghost
 
 
 def test_an_episode_ends_and_the_next_begins_elsewhere(played: Played):
     """The successor at an end is not the first observation of what comes next, and lengths are those of the limit."""
-    lengths, ends = np.zeros(ENVS, int), 0
-    ghostly = not all(row.step.valid.all() for row in played.rows)
-    for row, after in zip(played.rows[:-1], played.rows[1:], strict=True):
+    lengths, ends = np.zeros(played.case.rows, int), 0
+    for t, row in enumerate(played.rows):
         lengths += row.step.valid
         done = row.step.terminated | row.step.truncated
         ends += done.sum()
         if played.case.limit is not None:
             assert (lengths <= played.case.limit).all()
             assert (done == (lengths == played.case.limit))[~row.step.terminated & row.step.valid].all()
-        if played.case.fresh:
-            begins = after.later if ghostly else row.later
-            assert (begins[done] != row.step.next_obs[done]).any(axis=-1).all()
+        for b in np.flatnonzero(done) if played.case.fresh else ():
+            begins = next((after.obs[b] for after in played.rows[t + 1 :] if after.step.valid[b]), None)
+            assert begins is None or (begins != row.step.next_obs[b]).any()
         lengths[done] = 0
     assert ends
 
@@ -182,7 +207,8 @@ def test_a_finite_horizon_is_an_end_and_a_time_limit_a_cut(played: Played):
 
 
 def test_the_same_seed_gives_the_same_to_the_bit_and_another_does_not(played: Played):
-    again, other = play(played.world, 5), play(played.world, 6)
+    world = make(played.case) if played.case.leaves else played.world
+    again, other = play(world, 5), play(world, 6)
     for row, same in zip(played.rows, again, strict=True):
         for a, b in ((row.obs, same.obs), (row.later, same.later), *zip(row.step[:5], same.step[:5], strict=True)):
             np.testing.assert_array_equal(a, b)
@@ -190,23 +216,23 @@ def test_the_same_seed_gives_the_same_to_the_bit_and_another_does_not(played: Pl
 
 
 def test_environments_have_seeds_of_their_own(played: Played):
-    firsts = np.stack([row.later for row in played.rows])
-    assert not np.array_equal(firsts[:, 0], firsts[:, 1])
-    assert not np.array_equal(firsts[:, 1], firsts[:, 2])
+    first, second, third = np.moveaxis(np.stack([row.later for row in played.rows]), 1, 0)[:: played.case.agents]
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, third)
 
 
 def test_neighbouring_seeds_share_no_environment(played: Played):
     if not played.case.fresh:
         return
     first, second = ({obs.tobytes() for obs in played.world.reset(seed)} for seed in (0, 1))
-    assert len(first) == ENVS
+    assert len(first) == played.case.rows
     assert not first & second
 
 
 def test_actions_of_another_shape_are_refused(played: Played):
     played.world.reset(0)
     with pytest.raises(UsageError, match="shape"):
-        played.world.step(np.zeros((ENVS + 1, *(played.world.action_space.shape or ()))))
+        played.world.step(np.zeros((played.case.rows + 1, *(played.world.action_space.shape or ()))))
 
 
 def test_what_was_given_out_does_not_change(played: Played):

@@ -58,6 +58,8 @@ HEAVY = {
     "ale_py": {"worlds"},
     "envpool": {"worlds"},
     "gymnax": {"worlds"},
+    "minigrid": {"worlds"},
+    "pettingzoo": {"worlds"},
     "mujoco_playground": {"worlds"},
     "safetensors": {"runs"},
     "tensorboardX": {"runs"},

@@ -152,6 +152,8 @@ def test_the_networks_are_those_of_the_papers() -> None:
         ((36, 40, 1), "auto", "nature", (36, 40, 1)),
         ((35, 40, 1), "auto", "minatar", (35, 40, 1)),
         ((10, 10, 10), "auto", "minatar", (10, 10, 10)),
+        ((7, 7, 20), "auto", "minatar", (7, 7, 20)),
+        ((20, 7, 7), "auto", "minatar", (7, 7, 20)),
         ((5, 5, 7), "first", "minatar", (5, 7, 5)),
         ((2, 9, 1), "auto", "mlp", (2, 9, 1)),
     ],

@@ -46,6 +46,8 @@ BACKENDS = (
     Backend("atari", "ALE/Pong-v5", "ale_py", "atari"),
     Backend("envpool", "envpool:CartPole-v1", "envpool", "envpool"),
     Backend("gymnax", "gymnax:CartPole-v1", "gymnax", "gymnax"),
+    Backend("minigrid", "MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+    Backend("pettingzoo", "pettingzoo:classic.rps_v2", "pettingzoo", "pettingzoo"),
     Backend("playground", "playground:CartpoleBalance", "mujoco_playground", "playground"),
     Backend("mdp", "mdp:two-state", "steepest"),
     Backend("lqr", "lqr:scalar", "steepest"),

@@ -3,8 +3,8 @@
     [H,W,C]      as it is                     [N,H,W,C]    N of them one after another: [H,W,N·C]
     [C,H,W]      turned around                uint8        divided by 255
 
-Of three axes the smallest is the channels', the last one where it is not the first that is smaller (as in
-Stable-Baselines3), unless it is said.
+Of three axes the channels' is the one that differs where the other two are as long: boards of 7×7 may have 20 planes.
+Else it is the smaller of the first and the last (as in Stable-Baselines3); unless it is said.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Pixels(eqx.Module):
         if channels not in CHANNELS:
             raise UsageError(f"channels is one of {', '.join(CHANNELS)}, got {channels!r}")
         shape = box.shape[-3:]
-        self.first = channels == "first" or (channels == "auto" and shape[0] < shape[2])
+        self.first = channels == "first" or (channels == "auto" and _is_first(*shape))
         self.stacked, self.divide = len(box.shape) == 4, box.dtype == "uint8"
         height, width, each = (shape[1], shape[2], shape[0]) if self.first else shape
         self.size = height, width, each * (box.shape[0] if self.stacked else 1)
@@ -49,6 +49,10 @@ class Pixels(eqx.Module):
         if self.stacked:  # [N,H,W,C] ↦ [H,W,N,C] ↦ [H,W,N·C]
             x = jnp.moveaxis(x, 0, -2).reshape(self.size)
         return x
+
+
+def _is_first(a: int, b: int, c: int) -> bool:
+    return b == c if (a == b) != (b == c) else a < c
 
 
 def is_image(space: Space) -> bool:

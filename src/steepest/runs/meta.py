@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 FORMAT = 1
-PACKAGES = ("steepest", "jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "optax", "mujoco", "gymnax")
+PACKAGES = ("steepest", "jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "optax", "mujoco", "gymnax",
+            "minigrid", "pettingzoo")  # fmt: skip
 
 
 def describe_program() -> dict[str, Any]:

@@ -72,7 +72,7 @@ def batch_from_rollout(
     segment: cut the paths after so many steps, None for nowhere but where an episode ends.
 
     weight is 1/Σvalid, or 0 where not valid. The batch's segments number the paths, 0 ≤ segment < N, with gaps: the
-    k-th path of environment b within this rollout is b·T + k.
+    k-th path of environment b within this rollout is b·T + k. A row that is not valid is a path of its own.
     """
     advantage, valid = jnp.asarray(advantage), jnp.asarray(valid)
     steps, envs = advantage.shape
@@ -87,15 +87,15 @@ def batch_from_rollout(
         action=jnp.reshape(action, (rows, 1, *action.shape[2:])),
         action_weight=jnp.ones((rows, 1), advantage.dtype),
         advantage=advantage.reshape(rows, 1),
-        segment=_paths(jnp.asarray(done), segment).reshape(rows),
+        segment=_paths(jnp.asarray(done) | ~valid, segment).reshape(rows),
     )
 
 
-def _paths(done: Bool[Array, "T B"], longest: int | None) -> Int[Array, "T B"]:
-    """The number of the path of each row: a new one after the end of an episode, and every `longest` steps of one."""
-    steps, envs = done.shape
+def _paths(last: Bool[Array, "T B"], longest: int | None) -> Int[Array, "T B"]:
+    """The number of the path of each row: a new one after the last row of another, and every `longest` steps of one."""
+    steps, envs = last.shape
     row = jnp.arange(steps, dtype=jnp.int32)[:, None]
-    fresh = jnp.concatenate([jnp.ones((1, envs), bool), done[:-1]])
+    fresh = jnp.concatenate([jnp.ones((1, envs), bool), last[:-1]])
     since = row - jax.lax.cummax(jnp.where(fresh, row, 0), axis=0)
     begins = since % (longest or steps) == 0
     return jnp.arange(envs, dtype=jnp.int32) * steps + jnp.cumsum(begins, axis=0, dtype=jnp.int32) - 1

@@ -28,7 +28,7 @@ from steepest.training.hosting import in_groups, make_worlds, open_world
 from steepest.training.learner import Learner
 from steepest.training.native_engine import NativeEngine
 from steepest.training.persistence import Progress, Snapshot
-from steepest.worlds import is_made
+from steepest.worlds import is_made, make_up_to
 from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
 
@@ -102,7 +102,11 @@ def evaluation_world(stack: ExitStack, config: TrainConfig, env: Any, world: Wor
     envs = min(config.evaluation.episodes, 10)
     if isinstance(world, FunctionalWorld):
         return world.with_envs(envs)
-    return world if is_made(env) else open_world(stack, env, envs)
+    if is_made(env):
+        return world
+    world = make_up_to(env, envs)
+    stack.callback(world.close)
+    return world
 
 
 def name_of(env: Any) -> str:

@@ -73,7 +73,7 @@ class SamplingConfig:
     scheme: Literal["single-path", "vine"] = "single-path"
     """vine: compare several actions in states that the world is put back into, by short rollouts from there."""
     envs: int | None = None
-    """Environments stepped together."""
+    """Environments stepped together; of several agents each counts as one."""
     rollout: int | None = None
     """Steps of each environment between updates: a batch has envs × rollout rows."""
     group: int | None = None

@@ -23,7 +23,7 @@ from steepest.sequences import initial_memory, is_recurrent
 from steepest.spaces import Masked, brief, describe, fits, is_squashed
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
-from steepest.worlds import Adapted, is_made, make_world
+from steepest.worlds import Adapted, is_made, make_up_to, make_world
 from steepest.worlds.faults import Irreparable, Report
 from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
@@ -53,7 +53,7 @@ def evaluate(
     env = Adapted(env, masks, squashed) if masks or squashed else env
     if is_made(env):
         return play(agent, make_world(env), episodes, seed, deterministic)
-    world = make_world(env, min(episodes, _ENVS), allow_import=allow_import)
+    world = make_up_to(env, min(episodes, _ENVS), allow_import=allow_import)
     try:
         return play(agent, world, episodes, seed, deterministic)
     finally:

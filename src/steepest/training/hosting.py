@@ -49,7 +49,7 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
 
     Raises UsageError for a world, groups or workers that there cannot be.
     """
-    first = config.sampling.envs if is_made(env) else 1
+    first = config.sampling.envs if is_made(env) else None
     world = open_world(stack, env, first, allow_import=allow_import)
     config = _with_mask(config, env, world) if config.policy.mask else config
     _check_distribution(config, world)
@@ -58,8 +58,10 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
         world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    own = remembered(config, policy) is not None
-    config = resolve(config, action, world.envs if made else None, functional, observation, remembers=own)
+    own, agents = remembered(config, policy) is not None, getattr(world, "agents", 1)
+    config = resolve(
+        config, action, world.envs if made else None, functional, observation, remembers=own, agents=agents
+    )
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()

@@ -101,12 +101,14 @@ def resolve(
     observation: Space | None = None,
     *,
     remembers: bool = False,
+    agents: int = 1,
 ) -> TrainConfig:
     """The configuration with every rule applied, and checked.
 
     action: the space of the environment.  envs: how many environments there are, where the user gave them ready made.
     functional: the world is one.  observation: its space, where that is known.  remembers: the policy is the user's
-    own, and does. Actions of which any entry is a real number are continuous.
+    own, and does.  agents: rows of each environment, where that is of several agents. Actions of which any entry is a
+    real number are continuous.
     """
     check(config)
     memory = config.policy.memory
@@ -128,8 +130,7 @@ def resolve(
     native = functional and config.sampling.scheme == "single-path"
     if native:
         preset |= FUNCTIONAL[not real]
-    if envs is not None:
-        preset["sampling.envs"] = envs
+    preset["sampling.envs"] = math.ceil(preset["sampling.envs"] / agents) * agents if envs is None else envs
     count = config.sampling.envs or preset["sampling.envs"]
     whole = config.critic.minibatch // math.gcd(config.critic.minibatch, count)  # so that minibatches divide the batch
     # the rollout is as long as the number of environments asks for, so that a batch has about so many rows

@@ -71,7 +71,7 @@ def train(
 
     env: an id such as "Hopper-v5" or "mdp:two-state", a factory () → gymnasium.Env, an environment, or a world. One
         that exists already is also what it is evaluated in: each evaluation ends the episodes under way. Or a
-        functional environment.
+        functional environment, or a parallel one as PettingZoo's, whose agents share the policy.
     algorithm: a name, or an `Algorithm` of your own making; trpo, if not said.
     steps: environment steps, a million if not said.  seed: of everything random, 0 if not said.
     out: the run folder; by default runs/<env>/<algorithm>/<time>-s<seed>.

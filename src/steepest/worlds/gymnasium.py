@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from steepest import spaces
 from steepest.errors import RunError, UsageError
 from steepest.spaces import Joint
 from steepest.worlds.answers import Wrong, not_finite, raised, short
 from steepest.worlds.costs import reported_costs
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
 from steepest.worlds.lockstep import Lockstep, culprit
-from steepest.worlds.observing import Misfit, Reader, first_misfit
+from steepest.worlds.observing import Misfit, Reader, described, first_misfit
 from steepest.worlds.world import Transition, environment_seeds
 
 
@@ -49,9 +48,9 @@ class GymnasiumWorld:
         self.action_space = env.single_action_space
         self._env = env
         self._first, self._total = 0, env.num_envs
-        self.reader = Reader(self.observation_space, _described(self.name, self.observation_space, "observation"))
+        self.reader = Reader(self.observation_space, described(self.name, self.observation_space, "observation"))
         self._observe = self.reader.inside
-        self._action = _described(self.name, self.action_space, "action")
+        self._action = described(self.name, self.action_space, "action")
         self._shape = (self.envs, *self.reader.shape)
         mode = _autoreset_mode(self.name, env)
         self._settle = {
@@ -293,10 +292,3 @@ def _autoreset_mode(name: str, env: VectorEnv) -> AutoresetMode:
             f"{', '.join(str(m) for m in AutoresetMode)}: without it the end of an episode cannot be read"
         )
     return mode
-
-
-def _described(name: str, space: Any, role: str) -> spaces.Space:
-    try:
-        return spaces.describe(space, role)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from error

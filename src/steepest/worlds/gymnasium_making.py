@@ -30,6 +30,7 @@ def make_gymnasium(
     *,
     stack: int | None = None,
     called: str | None = None,
+    wrappers: Sequence[Any] = (),
     shows_masks: bool = False,
     **kwargs: Any,
 ) -> GymnasiumWorld:
@@ -39,6 +40,7 @@ def make_gymnasium(
         `envs` may only repeat what they are.
     envs: how many; 1 if not said, or as many as the VectorEnv has.
     stack, called: of an id, so many observations are shown as one, and the world is called so.
+    wrappers: of an id, what is put around each environment.
     shows_masks: the observation is [obs, mask], as of `masks.py`.  kwargs: for the constructor of the environment.
 
     Raises UsageError for an unknown id (it suggests the closest), a missing package (it says which extra to install), a
@@ -56,10 +58,10 @@ def make_gymnasium(
         one = ShowsMask(spec) if shows_masks else spec
         return GymnasiumWorld(_from_factory(lambda: one, 1, {}))
     if isinstance(spec, str):
-        wrappers: list[Any] = [] if stack is None else [functools.partial(FrameStack, count=stack)]
-        wrappers += [ShowsMask] if shows_masks else []
-        env = _from_id(spec, 1 if envs is None else envs, kwargs, wrappers)
-        return GymnasiumWorld(env, called or spec, again=lambda: _from_id(spec, 1, kwargs, wrappers).envs[0])
+        around = [*wrappers, *([] if stack is None else [functools.partial(FrameStack, count=stack)])]
+        around += [ShowsMask] if shows_masks else []
+        env = _from_id(spec, 1 if envs is None else envs, kwargs, around)
+        return GymnasiumWorld(env, called or spec, again=lambda: _from_id(spec, 1, kwargs, around).envs[0])
     if not callable(spec):
         raise UsageError(
             f"an environment is an id, a factory, a gymnasium Env or a VectorEnv; got {type(spec).__name__}"
@@ -69,6 +71,18 @@ def make_gymnasium(
         return ShowsMask(spec(**kwargs)) if shows_masks else spec(**kwargs)
 
     return GymnasiumWorld(_from_factory(one_more, 1 if envs is None else envs, {}), again=one_more)
+
+
+class Opened:
+    """A factory of which one environment was made already, so as to see of what kind they are; it comes first."""
+
+    def __init__(self, factory: Callable[..., Any], kwargs: Mapping[str, Any]):
+        self._factory = factory
+        self.first: Any = _called(factory, kwargs)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        first, self.first = self.first, None
+        return self._factory(**kwargs) if first is None else first
 
 
 def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Any]) -> Any:
@@ -105,13 +119,17 @@ def _latest() -> list[str]:
     return [spec.id for spec in latest.values()]
 
 
-def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+def _called(factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> Any:
     try:
-        made = [factory(**kwargs) for _ in range(envs)]
+        return factory(**kwargs)
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f"the environment's factory raised {type(error).__name__}: {error}") from error
+
+
+def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+    made = [_called(factory, kwargs) for _ in range(envs)]
     for env in made:
         if not isinstance(env, gymnasium.Env):
             raise UsageError(f"the environment's factory returned a {type(env).__name__}, not a gymnasium.Env")

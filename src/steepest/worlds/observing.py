@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from steepest.spaces import Box, Discrete, Joint, Masked, Space, seen
+from steepest.errors import UsageError
+from steepest.spaces import Box, Discrete, Joint, Masked, Space, describe, seen
 from steepest.worlds.answers import Wrong, misfit, short
 
 
@@ -72,6 +73,14 @@ class Reader:
         value, where = entry(self.form, k)
         number = f"{raw[k] + (value if self.joint is not None else 0):g}"
         return Wrong("observation", f"returned {number} for {where}, which is not in {self.space}")
+
+
+def described(name: str, space: Any, role: str) -> Space:
+    """As `describe`, with the name of the world in errors."""
+    try:
+        return describe(space, role)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def first_misfit(env: Any, reader: Reader) -> tuple[int, str] | None:

@@ -5,6 +5,7 @@ An id that the user's own program registered is known to that program only, so i
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, NamedTuple
 
 from steepest.worlds.specification import Adapted, make_world
@@ -22,6 +23,8 @@ class Remake(NamedTuple):
         if self.registered is not None:
             import gymnasium
 
+            if str(self.registered.entry_point).startswith("minigrid."):  # else it would register its ids once more
+                importlib.import_module("minigrid")
             gymnasium.registry.setdefault(self.registered.id, self.registered)
         return make_world(self.spec, envs)
 

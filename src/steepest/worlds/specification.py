@@ -2,6 +2,7 @@
 
     Hopper-v5   gymnasium:Hopper-v5   ALE/Pong-v5   atari:Pong-v5   envpool:Hopper-v5   my_package:MyEnv-v0
     gymnax:CartPole-v1   playground:CartpoleBalance   mdp:two-state   lqr:scalar   stack:4:CartPole-v1
+    MiniGrid-Empty-5x5-v0   minigrid:Empty-5x5-v0   pettingzoo:classic.rps_v2
     lambda: MyEnv()   MyEnv()
 
 Before all of it, stack:N: shows the last N observations as one (`stacking.py`). A prefix that is no backend is
@@ -67,12 +68,15 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         return _stacked(stack, inner, spec, envs, allow_import, kwargs)
     gymnasium = _gymnasium_with_masks if masks else backends["gymnasium"]
     if not isinstance(spec, str):
-        functional = _functional_with_masks if masks else _functional
-        return (functional if is_functional(spec) else gymnasium)(spec, envs, **kwargs)
+        if is_functional(spec):
+            return (_functional_with_masks if masks else _functional)(spec, envs, **kwargs)
+        return _of_objects(gymnasium, spec, envs, masks, kwargs)
     prefix, colon, name = spec.partition(":")
     if not colon:
         if spec.startswith("ALE/") and not masks:
             return backends["atari"](spec, envs, **kwargs)
+        if spec.startswith(("MiniGrid-", "BabyAI-")) and not masks:
+            return backends["minigrid"](spec, envs, **kwargs)
         return gymnasium(spec, envs, **kwargs)
     if allow_import:
         backends.plug(prefix)
@@ -85,6 +89,18 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     if prefix == "gymnasium" and colon:
         _import(module, spec, allow_import)
     return (gymnasium if masks else backends[prefix])(name, envs, **kwargs)
+
+
+def make_up_to(spec: Any, envs: int, *, allow_import: bool = True) -> World:
+    """As `make_world`; fewer environments where these would be no whole ones, as where each has several agents, but at
+    least one."""
+    try:
+        return make_world(spec, envs, allow_import=allow_import)
+    except UsageError as error:
+        agents = getattr(error, "agents", None)  # of worlds.pettingzoo
+        if agents is None:
+            raise
+        return make_world(spec, max(1, envs // agents) * agents, allow_import=allow_import)
 
 
 def counted(spec: Any) -> tuple[int | None, Any]:
@@ -135,7 +151,7 @@ def _broken(module: str, spec: str, error: Exception) -> UsageError:
 
 def _stacked(count: int, inner: str, spec: str, envs: int | None, allow_import: bool, kwargs: dict[str, Any]) -> World:
     """The world of "stack:N:inner"."""
-    world = make_world(inner, 1, allow_import=allow_import, **kwargs)
+    world = make_world(inner, allow_import=allow_import, **kwargs)
     if is_functional_world(world):
         from steepest.worlds.functional.stacking import FunctionalStack
 
@@ -160,6 +176,26 @@ def _same(world: World, envs: int | None, kwargs: dict[str, Any]) -> World:
         raise UsageError(f"world {world.name!r} was made with {world.envs} environments, not {envs}")
     if kwargs:
         raise UsageError(f"world {world.name!r} is made already and takes no {', '.join(kwargs)}")
+    return world
+
+
+def _of_objects(gymnasium: Any, spec: Any, envs: int | None, masks: bool, kwargs: dict[str, Any]) -> World:
+    """Of an environment, or a factory of some.  gymnasium: the backend for Gymnasium's."""
+    from steepest.worlds.gymnasium_making import Opened
+    from steepest.worlds.pettingzoo import is_parallel, make_parallel
+
+    made = is_made(spec)
+    given: Any = spec if made or not callable(spec) else Opened(spec, kwargs)
+    if not is_parallel(given if given is spec else given.first):
+        return gymnasium(given, envs, **kwargs)
+    if masks:
+        raise UsageError(f"{type(spec).__name__}: a world of several agents has no action masks: leave mask at false")
+    if not made:
+        return make_parallel(lambda: given(**kwargs), envs)
+    world = make_parallel(lambda: spec)
+    if kwargs or envs not in (None, world.envs):
+        what = "takes no more arguments" if kwargs else f"has {world.envs} agents, not {envs}"
+        raise UsageError(f"{world.name} is made already and {what}; to make more, give a function that returns one")
     return world
 
 
@@ -205,6 +241,18 @@ def _envpool(name: str, envs: int | None, **kwargs: Any) -> World:
     return make_envpool(name, envs, **kwargs)
 
 
+def _minigrid(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.minigrid import make_minigrid
+
+    return make_minigrid(name, envs, **kwargs)
+
+
+def _pettingzoo(name: str, envs: int | None, **kwargs: Any) -> World:
+    from steepest.worlds.pettingzoo import make_pettingzoo
+
+    return make_pettingzoo(name, envs, **kwargs)
+
+
 def _playground(name: str, envs: int | None, **kwargs: Any) -> World:
     from steepest.worlds.functional.playground import make_playground
 
@@ -229,6 +277,8 @@ backends.add("gymnasium", _gymnasium)
 backends.add("atari", _atari)
 backends.add("envpool", _envpool)
 backends.add("gymnax", _gymnax)
+backends.add("minigrid", _minigrid)
+backends.add("pettingzoo", _pettingzoo)
 backends.add("playground", _playground)
 backends.add("mdp", _mdp)
 backends.add("lqr", _lqr)

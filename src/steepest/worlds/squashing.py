@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Dict, Tuple
 from steepest.errors import UsageError
 from steepest.spaces import describe
 from steepest.worlds.gymnasium import GymnasiumWorld
+from steepest.worlds.parallel import ParallelWorld
 
 
 class SquashedBox(Box):
@@ -49,7 +50,7 @@ def squash(world: Any) -> Any:
 
         environment = SquashedActions(world.copies.environment, space)
         return FunctionalWorld(environment, world.envs, name=world.name, backend=world.backend)
-    if not isinstance(world, GymnasiumWorld):
+    if not isinstance(world, GymnasiumWorld | ParallelWorld):
         raise UsageError(f"worlds of the backend {world.backend!r} take actions as they are: take a gaussian policy")
     world.action_space, world._action = space, describe(space, "action")
     return world

@@ -1,0 +1,307 @@
+"""Several agents, one policy: rows of agents, and ghosts of those who ended first, of which nothing is learnt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+
+import steepest as st
+from parallel_environments import Noisy, Parallel, Signals
+from steepest.cli import main
+from steepest.errors import RunError, UsageError
+from steepest.sampling.advantages import batch_from_rollout, gae
+from steepest.sampling.reward_scale import RewardScale
+from steepest.sampling.rollout import Collector, collect
+from steepest.sequences import fresh_rows
+from steepest.worlds import Adapted, make_up_to, make_world
+
+TERMINATED, CUT, GHOST, GOES_ON = "terminated", "truncated", "ghost", "goes on"
+
+
+def act(obs: np.ndarray, t: int) -> np.ndarray:
+    return np.zeros(len(obs), np.int32)
+
+
+def begun(env: Any = Parallel, rows: int | None = None) -> Any:
+    world = make_world(env, rows)
+    world.reset(0)
+    return world
+
+
+def kinds(rollout: Any) -> list[list[str]]:
+    """What each row of a rollout is, [T][B]."""
+    table = np.full(rollout.valid.shape, GOES_ON, dtype=object)
+    for kind, which in ((TERMINATED, rollout.terminated), (CUT, rollout.truncated), (GHOST, ~rollout.valid)):
+        assert (table[which] == GOES_ON).all()
+        table[which] = kind
+    return table.tolist()
+
+
+# what a row is
+
+
+def test_who_ends_first_is_a_ghost_until_the_last_has_ended():
+    rollout, _ = collect(begun(rows=4), act, 7)
+    episode = [[TERMINATED, GOES_ON], [GHOST, GOES_ON], [GHOST, CUT]]
+    assert kinds(rollout) == [row * 2 for row in [*episode, *episode, episode[0]]]
+    assert not rollout.reward[~rollout.valid].any()
+
+
+def test_next_obs_is_the_true_successor_and_obs_of_the_next_episode():
+    rollout, _ = collect(begun(), act, 4)
+    np.testing.assert_array_equal(rollout.obs[:, 1], [[1, 0, 0], [1, 0, 1], [1, 0, 2], [1, 1, 0]])
+    np.testing.assert_array_equal(rollout.next_obs[:, 1], [[1, 0, 1], [1, 0, 2], [1, 0, 3], [1, 1, 1]])
+    np.testing.assert_array_equal(rollout.obs[:, 0], [[0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(rollout.next_obs[0, 0], [0, 0, 1])
+    np.testing.assert_array_equal(rollout.reward, [[1, 10], [0, 20], [0, 30], [1, 10]])
+
+
+def test_every_environment_has_a_seed_of_its_own():
+    world = begun(Noisy, 9)
+    first = world.reset(7).copy()
+    assert len({row.tobytes() for row in first}) == 9
+    np.testing.assert_array_equal(first, world.reset(7))
+    assert world.close() is world.close() is None
+
+
+def test_a_terminated_agent_need_not_be_shown_what_follows_and_one_that_is_cut_must():
+    class Silent(Parallel):
+        lives: ClassVar = {"brief": (1, True), "long": (2, False)}
+
+        def step(self, actions: Any) -> Any:
+            obs, *rest = super().step(actions)
+            return ({agent: seen for agent, seen in obs.items() if agent in self.agents}, *rest)
+
+    world = begun(Silent)
+    world.step(np.zeros(2, int))
+    with pytest.raises(RunError, match=r"answer that is none \(KeyError: 'long'\)"):
+        world.step(np.zeros(2, int))
+
+
+# what is made of the rows
+
+
+def test_advantages_by_hand():
+    """γ = λ = ½, V(o) = 8·step. Of the one that ends after a step: 1 − 0. Of the other, whose δ are 10 + 4 − 0,
+    20 + 8 − 8 and 30 + 12 − 16: 26, 20 + 26/4 and 14 + 26.5/4. A ghost has none, and gives none."""
+    rollout, _ = collect(begun(), act, 5)
+    value, after = (8 * obs[..., 2] for obs in (rollout.obs, rollout.next_obs))
+    ends = rollout.terminated, rollout.truncated, rollout.valid
+    advantage, _ = gae(rollout.reward, value, after, *ends, gamma=0.5, lam=0.5)
+    brief, long = [1, 0, 0, 1, 0], [14 + 26.5 / 4, 26.5, 26, 14 + 20 / 4, 20]
+    np.testing.assert_allclose(advantage, np.stack([brief, long], axis=1), rtol=1e-6)
+
+
+def test_the_batch_has_no_weight_on_ghosts_and_no_path_through_them():
+    rollout, _ = collect(begun(), act, 6)
+    done, advantage = rollout.terminated | rollout.truncated, np.arange(12.0).reshape(6, 2)
+    for segment, long in ((None, [0, 0, 0, 1, 1, 1]), (2, [0, 0, 1, 2, 2, 3])):
+        batch = batch_from_rollout(rollout.obs, rollout.action, advantage, rollout.valid, done, segment=segment)
+        weight, path = (np.asarray(x).reshape(6, 2) for x in (batch.weight, batch.segment))
+        np.testing.assert_allclose(weight, rollout.valid / 8)
+        np.testing.assert_allclose(np.sum(weight * np.asarray(batch.advantage).reshape(6, 2)), 0, atol=1e-6)
+        assert np.asarray(batch.advantage).reshape(6, 2)[~rollout.valid].tolist() == [0] * 4
+        assert (path[:, 1] - path[0, 1]).tolist() == long
+        assert len(set(path[rollout.valid[:, 0], 0].tolist())) == 2
+        assert not set(path[rollout.valid].tolist()) & set(path[~rollout.valid].tolist())
+
+
+def test_a_path_after_ghosts_is_as_long_as_any():
+    """Else the ghosts would be of it, and it would be cut before its time."""
+    done, valid = np.array([[1, 0, 0, 0, 0, 0]], bool).T, np.array([[1, 0, 0, 1, 1, 1]], bool).T
+    obs = np.zeros((6, 1, 1))
+    batch = batch_from_rollout(obs, np.zeros((6, 1)), np.zeros((6, 1)), valid, done, segment=3)
+    assert len(set(np.asarray(batch.segment)[3:].tolist())) == 1
+
+
+def test_episodes_are_of_agents_and_run_on_across_rollouts():
+    collector = Collector(make_world(Parallel, 4))
+    collector.reset(0)
+    episodes = [[], []]
+    for steps in (2, 1, 3, 1):  # cut among ghosts and between them
+        for episode in collector.collect(act, steps)[1]:
+            episodes[episode.env % 2].append((episode.ret, episode.length, episode.terminated))
+    assert episodes == [[(1.0, 1, True)] * 6, [(60.0, 3, False)] * 4]
+    assert collector.running.lengths.tolist() == [0, 1, 0, 1]
+
+
+def test_the_scale_of_rewards_and_memories_pass_over_ghosts():
+    rollout, _ = collect(begun(), act, 6)
+    scale = RewardScale.empty(2).updated(rollout, 0.5)
+    sums = [1, 1, 10, 25, 42.5, 10, 25, 42.5]
+    assert scale.statistics.count == 8
+    np.testing.assert_allclose(scale.statistics.mean, np.mean(sums))
+    np.testing.assert_allclose(scale.value, np.std(sums), rtol=1e-6)
+    fresh = np.asarray(fresh_rows(rollout.terminated | rollout.truncated, rollout.valid))
+    assert fresh[3].all()
+    assert not (fresh[:, 1] & (np.arange(6) % 3 > 0)).any()
+
+
+# learning
+
+
+def test_one_policy_for_all_finds_the_optimum_of_each(tmp_path: Path):
+    run = st.train(Signals, "npg", steps=6_000, seed=0, out=tmp_path / "run", evaluation={"every": 10_000})
+    assert run.steps == 8 * (1024 - 256)  # eight rollouts, without the ghosts, a fourth of the rows
+    returns = st.evaluate(run.agent, Signals, episodes=12, seed=1)
+    assert sorted(returns.tolist()) == [2.0] * 6 + [4.0] * 6
+    assert st.evaluate(run.agent, Signals, episodes=5).shape == (5,)  # in four rows
+    assert st.evaluate(run.agent, Signals(), episodes=4).mean() == 3.0
+
+
+# names, numbers, errors
+
+
+def test_numbers_of_rows():
+    assert begun().envs == begun().agents == 2
+    assert begun(Noisy, 6).envs == 6
+    assert make_up_to(Noisy, 10).envs == 9
+    assert make_up_to(Noisy, 1).envs == 3
+    assert make_up_to("CartPole-v1", 5).envs == 5
+    for rows, near in ((4, "3 or 6"), (2, "3")):
+        with pytest.raises(UsageError, match=f"Noisy has 3 agents.*multiple of 3, got {rows}; take {near}"):
+            make_world(Noisy, rows)
+    assert make_world(Parallel(), 2).envs == 2
+    with pytest.raises(UsageError, match="is made already and has 2 agents, not 4"):
+        make_world(Parallel(), 4)
+    one = Parallel()
+    with pytest.raises(UsageError, match="same object twice"):
+        make_world(lambda: one, 4)
+
+
+def test_the_number_of_environments_is_whole_by_rule_and_workers_are_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match="multiple of 3, got 8; take 6 or 9"):
+        st.train(Noisy, steps=10, envs=8, out=tmp_path / "a")
+    with pytest.raises(UsageError, match="workers=2: the backend 'pettingzoo' steps all of its environments together"):
+        st.train(Noisy, steps=10, workers=2, out=tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def differing(role: int, *spaces: Any) -> Callable[[], Any]:
+    class Differing(Noisy):
+        def observation_space(self, agent: str) -> Any:
+            return spaces[self.possible_agents.index(agent)] if role == 0 else super().observation_space(agent)
+
+        def action_space(self, agent: str) -> Any:
+            return spaces[self.possible_agents.index(agent)] if role == 1 else super().action_space(agent)
+
+    return Differing
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        (
+            differing(0, Discrete(2), Discrete(2), Discrete(3)),
+            r"Differing.*observation spaces must be the same: 'one' has Discrete\(2\), but 'three' has Discrete\(3\)$",
+        ),
+        (
+            differing(1, Discrete(2), Discrete(3), Discrete(4)),
+            r"action spaces.*'two', 'three' have Discrete\(3\) and others$",
+        ),
+        (differing(0, *[gymnasium.spaces.Text(4)] * 3), r"Differing: the observation space Text.* is not supported"),
+        (differing(0, *[Dict(observation=Box(0, 1, (2,)), action_mask=MultiBinary(3))] * 3), "takes no masks yet"),
+        (type("Nobody", (Parallel,), {"lives": {}}), "Nobody has no possible_agents"),
+        (type("Turns", (Parallel,), {"agent_iter": None}), "aec_to_parallel"),
+        (Adapted(Parallel, masks=True), "no action masks"),
+    ],
+)
+def test_what_no_policy_can_share_is_refused(env: Any, says: str):
+    with pytest.raises(UsageError, match=says):
+        make_world(env)
+
+
+def broken(**changes: Any) -> type[Parallel]:
+    return type("Broken", (Parallel,), changes)
+
+
+def with_answer(change: Callable[[Any, list[Any]], Any]) -> Callable[..., Any]:
+    def step(self: Any, actions: Any) -> Any:
+        answer = list(Parallel.step(self, actions))
+        return change(self, answer) or answer
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (
+            lambda self, actions: 1 / 0,
+            "Broken: environment 0 of 2 raised ZeroDivisionError: division by zero .at step 1",
+        ),
+        (with_answer(lambda self, answer: answer[:4]), "answer that is none"),
+        (with_answer(lambda self, answer: answer[1].pop("long") and None), r"none \(KeyError: 'long'"),
+        (
+            with_answer(lambda self, answer: answer[1].update(long="much")),
+            "agent 'long' of environment 0 of 2 returned a reward that is not a number",
+        ),
+        (
+            with_answer(lambda self, answer: answer[1].update(long=np.nan)),
+            "agent 'long' of environment 0 of 2 returned a reward that is not finite",
+        ),
+        (
+            with_answer(lambda self, answer: answer[0].update(long=np.full(3, np.inf))),
+            "agent 'long'.*observation that is not finite: inf in entry 0",
+        ),
+        (with_answer(lambda self, answer: answer[0].update(long=np.zeros(4))), r"agent 'long'.*shape \(4,\)"),
+        (with_answer(lambda self, answer: self.agents.clear()), "agent 'long'.*is no more among the agents"),
+    ],
+)
+def test_an_environment_that_breaks_names_the_agent(step: Any, says: str):
+    world = begun(broken(step=step), 4)
+    with pytest.raises(RunError, match=says):
+        world.step(np.zeros(4, int))
+
+
+def test_agents_are_there_from_the_start():
+    def reset(self: Any, seed: Any = None, options: Any = None) -> Any:
+        obs, infos = Parallel.reset(self, seed)
+        return {"long": obs["long"]}, infos
+
+    with pytest.raises(RunError, match=r"without its agent 'brief'.*at the reset"):
+        begun(broken(reset=reset))
+
+
+def test_costs_are_those_of_agents_who_reported_one():
+    def step(self: Any, actions: Any) -> Any:
+        *answer, infos = Parallel.step(self, actions)
+        infos["long"]["cost"] = 2.0
+        return (*answer, infos)
+
+    rollout, _ = collect(begun(broken(step=step)), act, 2)
+    np.testing.assert_array_equal(rollout.cost, [[np.nan, 2], [0, 2]])
+
+
+# PettingZoo's own
+
+
+def test_names_are_those_of_its_registry(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("pettingzoo")
+    for name in ("classic.rps_v2", "classic/rps-v2", "classic/rps_v2"):
+        world = make_world(f"pettingzoo:{name}", 4)
+        assert (world.agents, world.name) == (2, name)  # type: ignore[attr-defined]
+        world.close()
+    with pytest.raises(UsageError, match=r"did you mean 'classic.rps_v2'"):
+        make_world("pettingzoo:classic.rps_v3")
+    with pytest.raises(UsageError, match="frames of the backend 'pettingzoo' are not stacked"):
+        make_world("stack:2:pettingzoo:classic.rps_v2")
+    assert main(["train", "pettingzoo:os.path", "--quiet"]) == 2
+    assert "unknown parallel environment of PettingZoo 'os.path'" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("pettingzoo")
+    monkeypatch.setitem(sys.modules, "multi_agent_ale_py", None)
+    with pytest.raises(UsageError, match=r"pettingzoo:atari.pong_v3.*multi_agent_ale_py.*pettingzoo\[atari\]"):
+        make_world("pettingzoo:atari.pong_v3")
+    monkeypatch.setitem(sys.modules, "pettingzoo", None)
+    with pytest.raises(UsageError, match=r"steepest\[pettingzoo\]"):
+        make_world("pettingzoo:classic.rps_v2")
