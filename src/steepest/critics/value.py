@@ -76,13 +76,20 @@ class NetworkValue(eqx.Module):
 
 
 class Unmasked(eqx.Module):
-    """[obs, mask] ↦ critic(obs): what may be done there is no part of what it sees."""
+    """[obs, mask] ↦ critic(obs), or features(obs): what may be done there is no part of what it sees."""
 
     critic: Any
     form: MaskedForm = eqx.field(static=True)
 
-    def __call__(self, obs: Float[Array, " n"]) -> Float[Array, ""]:
+    def __call__(self, obs: Any) -> Float[Array, "..."]:
         return self.critic(self.form.split(obs)[0])
+
+
+def unmasked(critic: Any, form: MaskedForm) -> Any:
+    """The critic of observations with a mask; of one that remembers, the layers before its memory are `Unmasked`."""
+    if isinstance(critic, RecurrentNetwork):
+        return eqx.tree_at(lambda c: c.features, critic, Unmasked(critic.features, form))
+    return Unmasked(critic, form)
 
 
 def recurrent_value(

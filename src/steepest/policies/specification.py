@@ -87,12 +87,10 @@ class PolicySpec:
         distribution, state_dependent_std, memory, memory_units. With a memory there is no table: a state's number is
         one-hot.
 
-        Raises UsageError for a memory of images, of observations with parts, or with masks.
+        Raises UsageError for a memory of images, or of observations with parts.
         """
         remembers = networks.get("memory", "none") != "none"
         if isinstance(observation, Masked):
-            if remembers:
-                raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
             given = hidden, initial_log_std, network, channels
             return replace(cls.for_spaces(observation.observation, action, *given, **networks), observation=observation)
         network = network_for(observation, network, channels)
@@ -129,8 +127,9 @@ class PolicySpec:
         """A fresh policy of this kind."""
         if self.memory != "none":
             remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
-            return recurrent_network(self.inputs, self.head, self.hidden, **remembers, key=key)
-        policy = kinds[self.kind](self, key)
+            policy: Any = recurrent_network(self.inputs, self.head, self.hidden, **remembers, key=key)
+        else:
+            policy = kinds[self.kind](self, key)
         return policy if self.observation is None else with_mask(policy, self.observation)
 
     def to_record(self) -> dict[str, Any]:

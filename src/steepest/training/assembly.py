@@ -25,9 +25,9 @@ from steepest.critics import (
     NaturalFit,
     NetworkValue,
     StateValue,
-    Unmasked,
     recurrent_value,
     trust_region,
+    unmasked,
 )
 from steepest.distributions import Product
 from steepest.errors import UsageError
@@ -78,8 +78,6 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
         )
         policy = spec.build(key)
-    if is_recurrent(policy) and isinstance(observation, Masked):
-        raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
     policy = with_mask(policy, observation)
     check_policy(policy, observation, action)
     statistics = _statistics(observation, spec) if config.sampling.normalise_observations else None
@@ -179,9 +177,7 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     given = config.critic
     remembers = given.memory not in (None, "none")
     if isinstance(observation, Masked):
-        if remembers:
-            raise UsageError("a critic with a memory takes no action masks yet: leave mask or memory out")
-        return Unmasked(build_critic(config, observation.observation, key), observation.form)
+        return unmasked(build_critic(config, observation.observation, key), observation.form)
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
     settled = network_for(observation, network, how.channels)
