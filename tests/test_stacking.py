@@ -14,7 +14,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 import steepest as st
 from environments import Counting
-from masked_environments import FunctionalRecall, Recall, Trap
+from masked_environments import FunctionalRecall, Trap
 from steepest.policies.images import Pixels
 from steepest.spaces import describe
 from steepest.training.config import TrainConfig
@@ -142,7 +142,7 @@ def test_a_policy_of_stacked_frames_trains(tmp_path: Any) -> None:
 
 
 def test_masks_are_shown_beside_a_stack_those_of_the_latest_frame() -> None:
-    gymnasium.register("steepest-tests/Recall-v0", entry_point=Recall)
+    gymnasium.register("steepest-tests/Recall-v0", entry_point="masked_environments:Recall")
     spec = "stack:3:steepest-tests/Recall-v0"
     for env in (spec, FunctionalStack(FunctionalRecall(), 3)):
         world: Any = make_world(Adapted(env, masks=True), 2)

@@ -45,6 +45,7 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
+from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
 from steepest.policies.specification import PolicySpec, check_remembered, is_simple
 from steepest.policies.trunks import Layers, network_for
@@ -91,7 +92,7 @@ def _statistics(observation: Space, spec: PolicySpec | None) -> Normaliser | Non
     if isinstance(own, Joint):
         alone = left_alone(own)
         return None if alone.all() else Normaliser.empty(own.shape, alone)
-    pixels = own.inside is np.uint8 or (spec is not None and spec.network != "mlp")
+    pixels = own.inside is np.uint8 or (is_image(own) and spec is not None and spec.network != "mlp")
     return Normaliser.empty(seen_shape(observation)) if isinstance(own, Box) and not pixels else None
 
 
