@@ -13,6 +13,7 @@ import pytest
 
 import steepest as st
 from masked_environments import FunctionalRecall, Recall, Trap
+from recurrent_problems import VECTOR
 from steepest.agent import Agent, host_actor
 from steepest.chunks import each
 from steepest.critics.value import recurrent_value, unmasked
@@ -79,7 +80,7 @@ def test_in_one_program(tmp_path: Path) -> None:
 def test_other_ways_to_train_are_legal_too(tmp_path: Path) -> None:
     shared = {**SMALL, "steps": 1024}
     lstm = {"policy": {**POLICY, "memory": "lstm"}, "algorithm": "npg", "entropy": 0.01}
-    own = recurrent_network(2, CategoricalHead(4), (4,), units=3, key=jax.random.key(0))
+    own = recurrent_network(VECTOR, CategoricalHead(4), (4,), units=3, key=jax.random.key(0))
     mine = {"policy": own, "mask": True}
     for i, settings in enumerate([lstm, {"solver": "sample-space"}, mine]):
         run = st.train(Recall, out=tmp_path / f"{i}", workers=0, **{"algorithm": "trpo", **shared, **settings})
@@ -103,7 +104,7 @@ def test_the_update_computes_what_acted() -> None:
     """A policy that takes the likeliest of what is allowed: its actions can be read off the distributions."""
     world = make_world(Adapted(Recall, masks=True))
     spaces = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    own: Any = recurrent_network(2, CategoricalHead(4), (3,), units=3, head_gain=1.0, key=jax.random.key(4))
+    own: Any = recurrent_network(VECTOR, CategoricalHead(4), (3,), units=3, gain=1.0, key=jax.random.key(4))
     bias = jax.random.normal(jax.random.key(5), own.cell.inputs.bias.shape)  # else 0 ↦ 0 would hide a reset
     own = eqx.tree_at(lambda p: (p.cell.inputs.bias, p.last.weight), own, (bias, 1e5 * own.last.weight))
     policy: Any = with_mask(own, spaces[0])
@@ -125,7 +126,7 @@ def test_the_update_computes_what_acted() -> None:
 
 def test_a_critic_that_remembers_does_not_see_the_mask() -> None:
     form = describe(make_world(Adapted(Recall, masks=True)).observation_space, "observation").form  # type: ignore
-    critic = unmasked(recurrent_value(2, (3,), units=2, key=jax.random.key(0)), form)
+    critic = unmasked(recurrent_value(VECTOR, (3,), units=2, key=jax.random.key(0)), form)
     memory, obs = critic.initial(), np.array([0.4, -1.0], np.float32)
     one, other = (critic.step(memory, np.concatenate([obs, mask]))[1] for mask in (np.ones(4), np.eye(4)[1]))
     assert one == other

@@ -93,17 +93,7 @@ def unmasked(critic: Any, form: MaskedForm) -> Any:
 
 
 def recurrent_value(
-    inputs: int,
-    hidden: tuple[int, ...] = (64, 64),
-    *,
-    memory: str = "gru",
-    units: int = 64,
-    key: PRNGKeyArray,
-    **layers: Any,
+    observation: Space, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **network: Any
 ) -> RecurrentNetwork:
-    """(memory, obs) ↦ (memory', V), obs [...] (flattened) or a state's number.
-
-    inputs: entries of an observation, or the number of states.  hidden: units of the layers before the memory.
-    memory, units: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
-    """
-    return recurrent_network(inputs, Value(), hidden, memory=memory, units=units, head_gain=0.01, key=key, **layers)
+    """(memory, obs) ↦ (memory', V).  network: network, how, memory, units, as of `recurrent_network`."""
+    return recurrent_network(observation, Value(), hidden, gain=0.01, key=key, **network)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
@@ -28,7 +29,7 @@ from steepest.names import unknown
 from steepest.policies.attention import Attention, window_of
 from steepest.policies.encoder import Parts, Within, has_image, plain_encoder
 from steepest.policies.images import Pixels, is_image
-from steepest.spaces import Box, Joint, Space, brief
+from steepest.spaces import Box, Discrete, Joint, Space, brief
 
 
 @runtime_checkable
@@ -234,6 +235,13 @@ def network_for(observation: Space, network: str = "auto", channels: str = "auto
     side = min(Pixels(observation, channels).size[:2])
     fitting = [name for name in ("nature", "minatar") if side >= smallest(NETWORKS[name][0])]
     return fitting[0] if fitting else "mlp"
+
+
+def is_simple(observation: Space, network: str) -> bool:
+    """Whether a network of dense layers takes it as it is: a state, or a vector of numbers of one kind.  network: as
+    settled by `network_for`."""
+    vector = isinstance(observation, Box) and observation.inside is np.float32
+    return network == "mlp" and (vector or isinstance(observation, Discrete))
 
 
 def trunk_for(

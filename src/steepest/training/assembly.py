@@ -47,8 +47,8 @@ from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
 from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
-from steepest.policies.specification import PolicySpec, check_remembered, is_simple
-from steepest.policies.trunks import Layers, network_for
+from steepest.policies.specification import PolicySpec
+from steepest.policies.trunks import Layers, is_simple, network_for
 from steepest.sampling.rows import memories
 from steepest.sequences import Sequences, is_recurrent
 from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen, seen_shape
@@ -181,17 +181,14 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
         return unmasked(build_critic(config, observation.observation, key), observation.form)
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
-    settled = network_for(observation, network, how.channels)
     if remembers:
-        check_remembered(observation, settled)
-    elif not is_simple(observation, settled):
+        units = 64 if given.memory_units is None else given.memory_units
+        own: Any = {"network": network, "how": how, "memory": given.memory, "units": units}
+        return recurrent_value(observation, given.hidden, **own, key=key)
+    if not is_simple(observation, network_for(observation, network, how.channels)):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
     activation = how.settled("tanh").activation
     layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
-    if remembers:
-        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
-        units = 64 if given.memory_units is None else given.memory_units
-        return recurrent_value(inputs, given.hidden, memory=str(given.memory), units=units, **layers, key=key)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, given.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), given.hidden, **layers, key=key)
