@@ -60,3 +60,19 @@ class FunctionalDot:
     def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
         obs, wanted = self.reset(key, params)
         return obs, wanted, (action == state).astype(jnp.float32), False, False, {}
+
+
+class Once(Dot):
+    """The dot is shown in the first image of an episode alone, and its quadrant is right to the end."""
+
+    def _draw(self) -> np.ndarray:
+        if self.count == 0:
+            return super()._draw()
+        return np.zeros((SIDE, SIDE, 1), np.uint8)
+
+
+class FunctionalOnce(FunctionalDot):
+    """The same in JAX."""
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        return jnp.zeros((SIDE, SIDE, 1), jnp.uint8), state, (action == state).astype(jnp.float32), False, False, {}

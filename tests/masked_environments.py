@@ -43,14 +43,17 @@ class Trap(gymnasium.Env):
         trapped = not all(mask[a] for mask, a in zip(allowed, each, strict=True))
         self.taken[0] += 1
         self.taken[1] += trapped
-        best = [np.flatnonzero(mask).max() for mask in allowed]
+        best = [self._best(np.flatnonzero(mask)) for mask in allowed]
         self.count += 1
         over = trapped or self.count == LENGTH
-        reward = -100.0 if trapped else float(np.sum(each - best)) / 3
+        reward = -100.0 if trapped else -float(np.sum(np.abs(each - best))) / 3
         obs, info = self._draw()
         if over:
             self.allowed[:] = 0
         return obs, reward, over, False, info
+
+    def _best(self, allowed: Any) -> int:
+        return allowed.max()
 
     def _draw(self) -> tuple[Any, dict[str, Any]]:
         masks = []
@@ -70,6 +73,22 @@ class TrapWithMethod(Trap):
 
     def action_masks(self) -> np.ndarray:
         return self.allowed
+
+
+class Recall(TrapWithMethod):
+    """The lowest number instead where the first observation of the episode, and no other, showed −1 and not 1."""
+
+    def __init__(self) -> None:
+        super().__init__(Discrete(4))
+
+    def _best(self, allowed: Any) -> int:
+        return allowed.max() if self.cue > 0 else allowed.min()
+
+    def _draw(self) -> tuple[Any, dict[str, Any]]:
+        obs, info = super()._draw()
+        if self.count == 0:
+            self.cue = obs[0] = 2 * self.np_random.integers(2) - 1
+        return obs, info
 
 
 def trap(actions: Any, by_method: bool) -> Trap:
@@ -100,6 +119,24 @@ class FunctionalTrap:
     def _draw(self, key: Any, count: Any) -> Any:
         some = jax.random.bernoulli(key, 0.5, (4,)).at[jax.random.randint(key, (), 0, 4)].set(True)
         return jnp.where(count < self.until, some, False).astype(jnp.int32)
+
+
+class FunctionalRecall(FunctionalTrap):
+    """`Recall` in JAX."""
+
+    def action_masks(self, state: Any, params: Any) -> Any:
+        return state[0][0]
+
+    def reset(self, key: Any, params: Any) -> Any:
+        cue = 2.0 * jax.random.bernoulli(key) - 1
+        return jnp.stack([cue, 0.0]), (super().reset(key, params)[1], cue)
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        inner, cue = state
+        obs, after, reward, *rest = super().step(key, inner, action, params)
+        lowest = jnp.argmax(inner[0] > 0)
+        reward = jnp.where((reward > -100) & (cue < 0), (lowest - action) / 3, reward)
+        return obs, (after, cue), reward, *rest
 
 
 class Wrong(Trap):

@@ -18,15 +18,17 @@ from steepest.geometry import Moment, begun, expected_advantage, fisher, initial
 from steepest.layers import ACTIVATIONS, Mlp, layer_norm
 from steepest.linear import Factored
 from steepest.policies import NetworkPolicy
+from steepest.policies.attention import HEADS, Attention
 from steepest.policies.heads import head_for
 from steepest.policies.images import Pixels
 from steepest.policies.network_policy import Dense
 from steepest.policies.specification import PolicySpec
 from steepest.policies.trunks import Convolutional, Layers, Residual, network_for
-from steepest.spaces import Box, Discrete
+from steepest.spaces import Box, Discrete, MultiBinary
 
 ROWS, ACTIONS = 3, 3
 SIDES = {"mlp": 3, "trpo-conv": 10, "nature": 36, "impala": 8, "minatar": 4}
+WINDOW = Box(np.full((3, 2), -np.inf), np.full((3, 2), np.inf))
 PLAIN = Layers(initialisation="uniform")
 KEY = jax.random.key(0)
 
@@ -41,8 +43,9 @@ def problem(policy: Any, box: Box, outputs: int = ACTIONS) -> tuple[Any, Batch]:
     rng = np.random.default_rng(0)
     policy = parameters.cast(policy, jnp.float64)
     n = ROWS
+    obs = rng.integers(0, 255, (n, *box.shape)) if box.dtype == "uint8" else rng.normal(size=(n, *box.shape))
     batch = Batch(
-        obs=jnp.asarray(rng.integers(0, 255, (n, *box.shape)), box.inside),
+        obs=jnp.asarray(obs, box.inside),
         weight=jnp.asarray([0.5, 0.2, 0.3]),
         action=jnp.asarray(rng.integers(0, outputs, (n, 2))),
         action_weight=jnp.full((n, 2), 0.5),
@@ -57,19 +60,20 @@ def relative(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "network", ["residual", *(pytest.param(n, marks=pytest.mark.slow) if n == "impala" else n for n in SIDES)]
+    "network",
+    ["residual", "attention", *(pytest.param(n, marks=pytest.mark.slow) if n == "impala" else n for n in SIDES)],
 )
 def test_products_and_layers_are_those_of_the_dense_jacobian(network: str) -> None:
     """Fv = Jᵀ W (diag(p) − ppᵀ) J v; inputs and cotangents of the layers give Jᵀc: Kronecker factors know all."""
     how = PLAIN._replace(norm=network in ("trpo-conv", "mlp"), activation="silu" if network == "mlp" else "auto")
-    box = image(SIDES.get(network, 4))
+    box = WINDOW if network == "attention" else image(SIDES.get(network, 4))
     with jax.enable_x64(True):
         if network == "residual":  # as impala is made, of one narrow section
             trunk = Residual(Pixels(box), (2,), 3, how, key=KEY)
             policy = NetworkPolicy(trunk, Dense(3, ACTIONS, key=KEY), head_for(Discrete(ACTIONS)))
         else:
             given: dict[str, Any] = {"network": network, "how": how, "gain": 1.0}
-            policy = NetworkPolicy.of(box, head_for(Discrete(ACTIONS)), (5, 4), **given, key=KEY)
+            policy = NetworkPolicy.of(box, head_for(Discrete(ACTIONS)), (5, 8), **given, key=KEY)
         policy, batch = problem(policy, box)
         rng, taps = np.random.default_rng(1), list[Any]()
         v = jax.tree.map(lambda x: rng.normal(size=x.shape), parameters.split(policy)[0])
@@ -101,8 +105,53 @@ def test_products_and_layers_are_those_of_the_dense_jacobian(network: str) -> No
             patches = x.reshape(ROWS, rows.shape[1], -1)
             outer = np.einsum("ntf,nto->fo", patches, rows).ravel()
             assert relative(outer, np.einsum("nk,nkp->p", c, jacobian[tap.weight])) < 1e-12
-            assert relative(rows.sum(axis=(0, 1)), np.einsum("nk,nkp->p", c, jacobian[tap.bias])) < 1e-12
-        assert 2 * len(taps) == len(jacobian)
+            if tap.bias is not None:
+                assert relative(rows.sum(axis=(0, 1)), np.einsum("nk,nkp->p", c, jacobian[tap.bias])) < 1e-12
+        assert sum(1 + (tap.bias is not None) for tap in taps) == len(jacobian)
+
+
+def test_attention_is_its_equation() -> None:
+    """Written out in NumPy, one head and one place at a time."""
+    module = Attention(3, 2, (5, 8), activation="tanh", initialisation="uniform", key=KEY)
+    net: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), module)
+    obs = np.random.default_rng(0).normal(size=(3, 2))
+
+    def dense(layer: Any, x: Any) -> Any:
+        return x @ layer.weight + layer.bias
+
+    def norm(x: Any) -> Any:
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+    tokens = [dense(net.embed, np.concatenate([o, np.eye(3)[t]])) for t, o in enumerate(obs)]
+    heads = []
+    for h in range(HEADS):
+        own = slice(2 * h, 2 * h + 2)
+        query = dense(net.query, norm(tokens[-1]))[own]
+        scores = [np.exp(query @ (norm(x) @ net.keys)[own] / np.sqrt(2)) for x in tokens]
+        heads.append(
+            sum(s * dense(net.values, norm(x))[own] for s, x in zip(scores, tokens, strict=True)) / sum(scores)
+        )
+    y = tokens[-1] + dense(net.out, np.concatenate(heads))
+    expected = norm(y + dense(net.down, np.tanh(dense(net.up, norm(y)))))
+    found = eqx.filter_jit(module)(obs.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert module.features == 8
+
+
+@pytest.mark.parametrize(
+    ("observation", "hidden", "message"),
+    [
+        (Box(np.zeros(4), np.ones(4)), (8,), r"a window of observations, a Box \[N, entries\] .* not Box\(4,\)"),
+        (Box(np.zeros((2, 5, 5)), np.ones((2, 5, 5))), (8,), "choose mlp, or stack vectors"),
+        (Discrete(3), (8,), "not Discrete"),
+        (WINDOW, (8, 8, 8), "attention has hidden="),
+        (WINDOW, (), "attention has hidden="),
+        (WINDOW, (8, 6), r"the width a multiple of 4, got \(8, 6\)"),
+    ],
+)
+def test_what_attention_is_not_of(observation: Any, hidden: Any, message: str) -> None:
+    with pytest.raises(st.UsageError, match=message):
+        PolicySpec.for_spaces(observation, MultiBinary(2), hidden, network="attention").build(KEY)
 
 
 def test_kronecker_factors_of_a_convolutional_policy_are_inverted_exactly() -> None:

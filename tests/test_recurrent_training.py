@@ -14,7 +14,7 @@ import pytest
 import steepest as st
 from environments import Walk
 from functional_environments import Drift
-from recurrent_problems import Own
+from recurrent_problems import VECTOR, Own
 from steepest.agent import Agent, actions, host_actor
 from steepest.batch import Rollout
 from steepest.chunks import each
@@ -50,9 +50,9 @@ SURE = -30.0
 """ln σ of a policy whose actions are its means: what acted can be read off the rollout."""
 
 
-def sure(memory: str = "gru", inputs: int = 2) -> Any:
+def sure(memory: str = "gru") -> Any:
     head = GaussianHead(jnp.full(1, SURE))
-    policy = recurrent_network(inputs, head, (), memory=memory, units=3, head_gain=1.0, key=jax.random.key(4))
+    policy = recurrent_network(VECTOR, head, (), memory=memory, units=3, gain=1.0, key=jax.random.key(4))
     return eqx.tree_at(lambda p: p.cell.inputs.bias, policy, replace_fn=lambda b: b + 0.5)  # 0 ↦ 0 would hide a reset
 
 
@@ -244,7 +244,7 @@ def problem_of_values() -> tuple[Any, Rollout]:
     valid[:] = True
     valid[3, 1] = False
     reward = rng.normal(size=(5, 2)).astype(np.float32)
-    critic = recurrent_value(2, (3,), units=2, key=jax.random.key(0))
+    critic = recurrent_value(VECTOR, (3,), units=2, key=jax.random.key(0))
     return critic, Rollout(obs, obs, reward, next_obs, terminated, truncated, valid)
 
 
@@ -307,6 +307,15 @@ def test_an_agent_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
     assert (agent.spec.memory, agent.spec.memory_units) == ("lstm", 3)
     mine, theirs = (st.evaluate(a, "steepest/PendulumMasked-v0", episodes=2, seed=3) for a in (snapshot.agent, agent))
     np.testing.assert_array_equal(mine, theirs)
+    arrays, info = checkpoint.load(tmp_path / "agent")
+    old = {name.replace(".features.layers[", ".features.net.layers["): array for name, array in arrays.items()}
+    assert old.keys() != arrays.keys()
+    checkpoint.save(tmp_path / "old", old, info)
+    assert checkpoint.load(tmp_path / "old")[0].keys() == arrays.keys()
+    checkpoint.save(tmp_path / "own", old, {**info, "policy": None})
+    kept = checkpoint.load(tmp_path / "own")[0]
+    assert "learner.policy.features.net.layers[0].weight" in kept
+    assert "learner.critic.features.layers[0].weight" in kept
 
 
 class Growing(Own):

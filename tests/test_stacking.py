@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium
@@ -13,11 +14,16 @@ from gymnasium.wrappers import FrameStackObservation
 
 import steepest as st
 from environments import Counting
+from masked_environments import FunctionalRecall, Trap
 from steepest.policies.images import Pixels
 from steepest.spaces import describe
-from steepest.worlds import make_world
+from steepest.training.config import TrainConfig
+from steepest.training.hosting import place
+from steepest.training.settings import with_settings
+from steepest.worlds import Adapted, make_world
 from steepest.worlds.functional.stacking import FunctionalStack
 from steepest.worlds.functional.world import FunctionalWorld
+from steepest.worlds.masks import offers_masks
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import keepable
 from steepest.worlds.stacking import FrameStack, stacked_space
@@ -133,3 +139,45 @@ def test_a_policy_of_stacked_frames_trains(tmp_path: Any) -> None:
     for env in ("stack:2:CartPole-v1", FunctionalStack(Count(), 2)):
         run = st.train(env, "trpo", out=tmp_path / str(env)[:5], evaluation={"final_episodes": 2}, **settings)
         assert jax.tree.leaves(run.agent.policy)[0].shape[0] in (8, 2)
+
+
+def test_masks_are_shown_beside_a_stack_those_of_the_latest_frame() -> None:
+    gymnasium.register("steepest-tests/Recall-v0", entry_point="masked_environments:Recall")
+    spec = "stack:3:steepest-tests/Recall-v0"
+    for env in (spec, FunctionalStack(FunctionalRecall(), 3)):
+        world: Any = make_world(Adapted(env, masks=True), 2)
+        assert offers_masks(make_world(env, 2))
+        obs, ends, taken = world.reset(0), 0, Trap.taken[1]
+        for _ in range(20):
+            own, mask = world.obs[:, :6].reshape(2, 3, 2), world.obs[:, 6:]
+            assert ((mask == 0) | (mask == 1)).all()
+            assert mask.any(axis=1).all()
+            step = world.step(np.argmax(mask, axis=1))
+            assert (step.reward > -100).all()
+            np.testing.assert_array_equal(step.next_obs[step.valid, :4], own[step.valid, 1:].reshape(-1, 4))
+            ends += int((step.terminated | step.truncated).sum())
+        assert ends >= 4
+        assert Trap.taken[1] == taken
+        assert obs.shape == (2, 10)
+        with ExitStack() as stack:
+            config = with_settings(TrainConfig("here"), {"mask": "auto", "workers": 0})
+            assert place(stack, config, env)[0].policy.mask is True
+    assert not offers_masks(make_world("stack:2:CartPole-v1"))
+    assert not hasattr(FunctionalStack(Count(), 2), "action_masks")
+
+
+@pytest.mark.slow
+def test_a_policy_of_a_stack_with_masks_never_does_what_is_forbidden(tmp_path: Any) -> None:
+    """The window of 8 steps shows the cue to the end: no memory is needed."""
+    settings: dict[str, Any] = {"envs": 8, "rollout": 64, "delta": 0.05, "gamma": 0.5, "tensorboard": False}
+    run = st.train(
+        FunctionalStack(FunctionalRecall(), 8),
+        "trpo",
+        mask=True,
+        steps=30_000,
+        seed=1,
+        out=tmp_path / "run",
+        **settings,
+    )
+    assert min(row["return/mean"] for row in run.metrics) > -100
+    assert run.evaluation.mean() == 0

@@ -37,7 +37,7 @@ EPSILON = 1e-5
 
 
 class Dense(eqx.Module):
-    """x ↦ xW + b.  weight: [in, out]; bias: [out].
+    """x ↦ xW + b, of one x or of several in a row.  weight: [in, out]; bias: [out].
 
     gain: of the weights; uniform ones, and their biases, are multiplied by it. Default: √2, or 1 if uniform.
     """
@@ -56,8 +56,9 @@ class Dense(eqx.Module):
     ):
         self.weight, self.bias = _initial(inputs, outputs, gain, initialisation, key)
 
-    def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
-        s = _narrow(x, self.weight) if is_narrow(*self.weight.shape) else jnp.matmul(x, self.weight)
+    def __call__(self, x: Num[AnyArray, "... in"]) -> Float[Array, "... out"]:
+        narrow = jnp.ndim(x) == 1 and is_narrow(*self.weight.shape)
+        s = _narrow(x, self.weight) if narrow else jnp.matmul(x, self.weight)
         return tapped(s + self.bias, "dense", weight=self.weight, bias=self.bias, x=lambda: x)
 
 

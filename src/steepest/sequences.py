@@ -77,6 +77,11 @@ def is_recurrent(model: Any) -> bool:
     return _has(model, "initial", "step")
 
 
+def is_staged(model: Any) -> bool:
+    """Whether its step is in stages, see `Staged`."""
+    return is_recurrent(model) and _has(model, "encode", "advance", "decode")
+
+
 def initial_memory(model: Any) -> Float[Array, " M"]:
     """`initial()`, flat, without derivatives."""
     return _start(model)[0]
@@ -114,7 +119,7 @@ def along(model: Any, sequences: Sequences) -> tuple[Any, Float[Array, "T B M"]]
     def begun(memory: Any, fresh: Array) -> Any:
         return jax.tree.map(lambda m, i: jnp.where(fresh.reshape(-1, *[1] * i.ndim), i, m), memory, initial)
 
-    if _has(model, "encode", "advance", "decode"):
+    if is_staged(model):
         encoded = _rowwise(model.encode, obs)
 
         def onward(memory: Any, row: Any) -> tuple[Any, Any]:

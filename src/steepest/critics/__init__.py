@@ -3,7 +3,7 @@
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
 from steepest.critics.fit import AdamFit, CriticFit, FitInfo
 from steepest.critics.natural_fit import NaturalFit, trust_region
-from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue, Unmasked, recurrent_value
+from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue, Unmasked, recurrent_value, unmasked
 
 __all__ = [
     "AdamFit",
@@ -20,4 +20,5 @@ __all__ = [
     "recurrent_value",
     "trust_region",
     "uncentred_weights",
+    "unmasked",
 ]

@@ -76,27 +76,24 @@ class NetworkValue(eqx.Module):
 
 
 class Unmasked(eqx.Module):
-    """[obs, mask] ↦ critic(obs): what may be done there is no part of what it sees."""
+    """[obs, mask] ↦ critic(obs), or features(obs): what may be done there is no part of what it sees."""
 
     critic: Any
     form: MaskedForm = eqx.field(static=True)
 
-    def __call__(self, obs: Float[Array, " n"]) -> Float[Array, ""]:
+    def __call__(self, obs: Any) -> Float[Array, "..."]:
         return self.critic(self.form.split(obs)[0])
 
 
-def recurrent_value(
-    inputs: int,
-    hidden: tuple[int, ...] = (64, 64),
-    *,
-    memory: str = "gru",
-    units: int = 64,
-    key: PRNGKeyArray,
-    **layers: Any,
-) -> RecurrentNetwork:
-    """(memory, obs) ↦ (memory', V), obs [...] (flattened) or a state's number.
+def unmasked(critic: Any, form: MaskedForm) -> Any:
+    """The critic of observations with a mask; of one that remembers, the layers before its memory are `Unmasked`."""
+    if isinstance(critic, RecurrentNetwork):
+        return eqx.tree_at(lambda c: c.features, critic, Unmasked(critic.features, form))
+    return Unmasked(critic, form)
 
-    inputs: entries of an observation, or the number of states.  hidden: units of the layers before the memory.
-    memory, units: as of `recurrent_network`.  layers: activation, initialisation, as of `Mlp`.
-    """
-    return recurrent_network(inputs, Value(), hidden, memory=memory, units=units, head_gain=0.01, key=key, **layers)
+
+def recurrent_value(
+    observation: Space, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **network: Any
+) -> RecurrentNetwork:
+    """(memory, obs) ↦ (memory', V).  network: network, how, memory, units, as of `recurrent_network`."""
+    return recurrent_network(observation, Value(), hidden, gain=0.01, key=key, **network)

@@ -1,6 +1,9 @@
 """A policy that is told which actions are allowed: ln π = −∞ of all others.
 
-Their rows in the Fisher factor are 0, so that no product, step or KL knows of them (`distributions/categorical.py`).
+Their rows in the Fisher factor are 0, so that no product, step or KL knows of them (`distributions/categorical.py`). A
+policy with memory is told of the actions of each step, and remembers what was allowed no longer than that:
+
+    (m, mask)_t = (advance(m_{t−1}, encode(o_t)), mask_t)        π(·|o_0 … o_t) = decode(m_t), masked by mask_t
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 
 from steepest.distributions import Categorical, Distribution, MultiCategorical, Product
 from steepest.errors import UsageError
+from steepest.sequences import is_recurrent, is_staged
 from steepest.spaces import Masked, MaskedForm, Space
 from steepest.trees import AnyArray
 
@@ -28,6 +32,61 @@ class MaskedPolicy(eqx.Module):
     def __call__(self, obs: Any) -> Distribution:
         own, mask = self.form.split(obs)
         return masked(self.policy(own), jnp.asarray(mask) > 0.5)
+
+
+class MaskedRecurrent(eqx.Module):
+    """(memory, [obs, mask]) ↦ (memory', the distribution of policy.step(memory, obs), masked).
+
+    policy: one that remembers.  form: of [obs, mask]. Where the mask is all 0, as in a row that is no step, nothing is
+    forbidden.
+    """
+
+    policy: Any
+    form: MaskedForm = eqx.field(static=True)
+
+    def initial(self) -> Any:
+        """See `Recurrent`."""
+        return self.policy.initial()
+
+    def step(self, memory: Any, obs: Any) -> tuple[Any, Any]:
+        """See `Recurrent`."""
+        own, mask = self.form.split(obs)
+        memory, distribution = self.policy.step(memory, own)
+        return memory, masked(distribution, _allowed(mask))
+
+
+class MaskedStages(eqx.Module):
+    """The same of a `Staged` policy: its memory is (the policy's, the mask of the last step)."""
+
+    policy: Any
+    form: MaskedForm = eqx.field(static=True)
+
+    def initial(self) -> tuple[Any, Any]:
+        """See `Recurrent`."""
+        return self.policy.initial(), jnp.ones(self.form.mask, jnp.float32)
+
+    def step(self, memory: Any, obs: Any) -> tuple[Any, Any]:
+        """See `Recurrent`."""
+        memory = self.advance(memory, self.encode(obs))
+        return memory, self.decode(memory)
+
+    def encode(self, obs: Any) -> tuple[Any, Any]:
+        """See `Staged`."""
+        own, mask = self.form.split(obs)
+        return self.policy.encode(own), _allowed(mask).astype(jnp.float32)
+
+    def advance(self, memory: Any, encoded: Any) -> tuple[Any, Any]:
+        """See `Staged`."""
+        return self.policy.advance(memory[0], encoded[0]), encoded[1]
+
+    def decode(self, memory: Any) -> Any:
+        """See `Staged`."""
+        return masked(self.policy.decode(memory[0]), memory[1] > 0.5)
+
+
+def _allowed(mask: Any) -> Any:
+    allowed = jnp.asarray(mask) > 0.5
+    return allowed | ~jnp.any(allowed)
 
 
 def masked(distribution: Any, allowed: AnyArray) -> Any:
@@ -60,6 +119,8 @@ def entries(distribution: Any) -> int:
 
 def with_mask(policy: Any, observation: Space) -> Any:
     """The policy for observations with a mask, where they have one."""
-    if not isinstance(observation, Masked) or isinstance(policy, MaskedPolicy):
+    if not isinstance(observation, Masked) or isinstance(policy, MaskedPolicy | MaskedRecurrent | MaskedStages):
         return policy
-    return MaskedPolicy(policy, observation.form)
+    if not is_recurrent(policy):
+        return MaskedPolicy(policy, observation.form)
+    return (MaskedStages if is_staged(policy) else MaskedRecurrent)(policy, observation.form)

@@ -1,4 +1,5 @@
-"""Policies that remember: obs → features → cell → outputs → head. A module of yours needs `initial` and `step` alone.
+"""Policies that remember: obs → features → cell → outputs → head, the features of any network. A module of yours needs
+`initial` and `step` alone.
 
 m' , π(·|o_0 … o_t) = step(m, o_t)        `sequences.Recurrent`
 """
@@ -9,39 +10,21 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest.cells import Cell, cells
-from steepest.errors import UsageError
-from steepest.layers import ACTIVATIONS, Dense, Mlp
-
-
-class Features(eqx.Module):
-    """obs [...], flattened, or a state's number ↦ [F]: hidden layers, each with its activation; none: as it is.
-
-    inputs: entries of an observation, or the number of states.  hidden, layers: as of `Mlp`.
-    """
-
-    net: Mlp | None
-    inputs: int = eqx.field(static=True)
-
-    def __init__(self, inputs: int, hidden: tuple[int, ...], *, key: PRNGKeyArray, **layers: Any):
-        self.inputs, self.net = inputs, None
-        if hidden:
-            self.net = Mlp(inputs, hidden[:-1], hidden[-1], last_gain=2**0.5, key=key, **layers)
-
-    def __call__(self, obs: Any) -> Float[Array, " F"]:
-        whole = jnp.issubdtype(jnp.asarray(obs).dtype, jnp.integer) and jnp.ndim(obs) == 0
-        x = jax.nn.one_hot(obs, self.inputs) if whole else jnp.ravel(obs)
-        return x if self.net is None else ACTIVATIONS[self.net.activation](self.net(x))
+from steepest.layers import Dense
+from steepest.policies.encoder import plain_encoder
+from steepest.policies.networks import HEAD_GAIN
+from steepest.policies.trunks import ORDINARY, Layers, Plain, Trunk, is_simple, network_for, trunk_for
+from steepest.spaces import Space
 
 
 class RecurrentNetwork(eqx.Module):
     """(memory, obs) ↦ (memory', head(outputs)).
 
-    features: obs ↦ [F].  cell: what remembers.  last: its units ↦ the outputs of the head.
+    features: obs ↦ [F], of the observation alone.  cell: what remembers.  last: its units ↦ the outputs of the head.
     head: outputs ↦ a distribution, or for a critic a value.
     """
 
@@ -52,21 +35,20 @@ class RecurrentNetwork(eqx.Module):
 
     def __init__(
         self,
-        features: Any,
-        width: int,
-        memory: str,
-        units: int,
+        features: Trunk,
         head: Any,
-        outputs: int,
         *,
-        last_gain: float,
+        memory: str = "gru",
+        units: int = 64,
+        gain: float = HEAD_GAIN,
         key: PRNGKeyArray,
     ):
-        """width: F.  memory: "gru" or "lstm".  units: that remember.  outputs: that the head takes."""
+        """memory: "gru" or "lstm".  units: that remember.  gain: of the last layer. Raises UsageError for another
+        memory."""
         remember, say = jax.random.split(key)
         self.features, self.head = features, head
-        self.cell = cells[memory](width, units, key=remember)
-        self.last = Dense(units, outputs, gain=last_gain, key=say)
+        self.cell = cells[memory](features.features, units, key=remember)
+        self.last = Dense(units, head.outputs, gain=gain, key=say)
 
     def initial(self) -> Any:
         """See `Recurrent`."""
@@ -91,32 +73,28 @@ class RecurrentNetwork(eqx.Module):
 
 
 def recurrent_network(
-    inputs: int,
+    observation: Space,
     head: Any,
     hidden: tuple[int, ...] = (64, 64),
     *,
-    memory: str = "gru",
-    units: int = 64,
-    head_gain: float = 0.01,
-    activation: str = "tanh",
-    initialisation: str = "orthogonal",
-    norm: bool = False,
+    network: str = "auto",
+    how: Layers = ORDINARY,
     key: PRNGKeyArray,
+    **remembers: Any,
 ) -> RecurrentNetwork:
-    """A GRU or an LSTM behind hidden layers.
+    """A GRU or an LSTM behind the network of any observation.
 
-    inputs: entries of an observation, or the number of states.  head: as of `head_for`.  hidden: units of the layers
-    before the memory.  memory: "gru" or "lstm".  units: that remember.  head_gain, activation, initialisation: of the
-    layers, as of `MlpGaussian`.  norm: must be False.
+    observation: a space.  head: as of `head_for`.  hidden, network, how: as of `trunk_for`, before the memory.
+    remembers: memory, units, gain: as of `RecurrentNetwork`.
 
-    Raises UsageError for another memory, activation or initialisation, or for norm.
+    Raises UsageError for another memory, network, activation or initialisation.
     """
-    if norm:
-        raise UsageError("there is no layer norm before a memory yet: leave layer_norm out")
     first, then = jax.random.split(key)
-    features = Features(inputs, hidden, activation=activation, initialisation=initialisation, key=first)
-    width = hidden[-1] if hidden else inputs
-    return RecurrentNetwork(features, width, memory, units, head, head.outputs, last_gain=head_gain, key=then)
+    if is_simple(observation, network_for(observation, network, how.channels)):
+        features: Trunk = Plain(plain_encoder(observation), tuple(hidden), how, key=first)
+    else:
+        features = trunk_for(observation, network, hidden, how, key=first)
+    return RecurrentNetwork(features, head, **remembers, key=then)
 
 
 class Value(eqx.Module):

@@ -14,7 +14,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from steepest.cells import cells
@@ -33,10 +32,10 @@ from steepest.policies.networks import (
     MlpMultiCategorical,
     MlpPolicy,
 )
-from steepest.policies.recurrent import recurrent_network
+from steepest.policies.recurrent import RecurrentNetwork, recurrent_network
 from steepest.policies.tabular import TabularSoftmax
-from steepest.policies.trunks import Layers, network_for
-from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space, brief, seen
+from steepest.policies.trunks import Layers, is_simple, network_for
+from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, MultiDiscrete, Space, seen
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class PolicySpec:
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
     action, how many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of `head_for`.
-    memory: "gru" or "lstm" behind the hidden layers, of memory_units; or "none".  action: the space, of kind "mlp",
-    which has any head and may remember, and of kind "network".
+    memory: "gru" or "lstm" behind the network, of memory_units; or "none".  action: the space, of kind "mlp", which has
+    any head and may remember, and of kind "network", which may too.
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
-    observation: the space; of another kind, one with a mask. A file has the spaces beside this."""
+    observation: the space; also of what remembers or has a mask. A file has the spaces beside this."""
 
     kind: str
     inputs: int
@@ -86,21 +85,15 @@ class PolicySpec:
         network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm,
         distribution, state_dependent_std, memory, memory_units. With a memory there is no table: a state's number is
         one-hot.
-
-        Raises UsageError for a memory of images, of observations with parts, or with masks.
         """
         remembers = networks.get("memory", "none") != "none"
         if isinstance(observation, Masked):
-            if remembers:
-                raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
             given = hidden, initial_log_std, network, channels
             return replace(cls.for_spaces(observation.observation, action, *given, **networks), observation=observation)
         network = network_for(observation, network, channels)
-        if remembers:
-            check_remembered(observation, network)
-        elif isinstance(observation, Discrete) and isinstance(action, Discrete):
+        if isinstance(observation, Discrete) and isinstance(action, Discrete) and not remembers:
             return cls("tabular", observation.n, action.n, (), 0.0)
-        elif isinstance(observation, Discrete) or not is_simple(observation, network):
+        if not is_simple(observation, network) or (isinstance(observation, Discrete) and not remembers):
             activation = networks.pop("activation", "auto")
             log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
             units = () if is_image(observation) and network != "mlp" else tuple(hidden)
@@ -115,7 +108,8 @@ class PolicySpec:
         if remembers or bent or isinstance(action, Joint):
             log_std = initial_log_std if isinstance(action, Box | Joint) else 0.0
             outputs = head_for(action, log_std, *spread).outputs
-            return cls("mlp", inputs, outputs, tuple(hidden), log_std, action=action, **networks)
+            own = observation if remembers else None
+            return cls("mlp", inputs, outputs, tuple(hidden), log_std, action=action, observation=own, **networks)
         if isinstance(action, Discrete):
             return cls("mlp-categorical", inputs, action.n, tuple(hidden), 0.0, **networks)
         if isinstance(action, MultiDiscrete):
@@ -127,10 +121,7 @@ class PolicySpec:
 
     def build(self, key: PRNGKeyArray) -> Policy:
         """A fresh policy of this kind."""
-        if self.memory != "none":
-            remembers: Any = {"memory": self.memory, "units": self.memory_units, **self.networks}
-            return recurrent_network(self.inputs, self.head, self.hidden, **remembers, key=key)
-        policy = kinds[self.kind](self, key)
+        policy = _remembering(self, key) if self.memory != "none" else kinds[self.kind](self, key)
         return policy if self.observation is None else with_mask(policy, self.observation)
 
     def to_record(self) -> dict[str, Any]:
@@ -163,12 +154,14 @@ class PolicySpec:
                 state_dependent_std=bool(record.get("state_dependent_std", False)),
                 memory=str(record.get("memory", "none")),
                 memory_units=int(record.get("memory_units", 64)),
-                observation=observation if record["kind"] == "network" or isinstance(observation, Masked) else None,
+                observation=observation,
                 action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
         kinds[spec.kind]
+        if spec.kind != "network" and spec.memory == "none" and not isinstance(observation, Masked):
+            spec = replace(spec, observation=None)
         if spec.memory != "none":
             cells[spec.memory]
         return spec
@@ -190,22 +183,6 @@ class PolicySpec:
         return weights(lambda: self.build(jax.random.key(0)))
 
 
-def is_simple(observation: Space, network: str) -> bool:
-    """Whether a network of dense layers takes it as it is: a state, or a vector of numbers of one kind.  network: as
-    settled by `network_for`."""
-    vector = isinstance(observation, Box) and observation.inside is np.float32
-    return network == "mlp" and (vector or isinstance(observation, Discrete))
-
-
-def check_remembered(observation: Space, network: str) -> None:
-    """Raise UsageError for observations that nothing with a memory takes.  network: as settled by `network_for`."""
-    if not is_simple(observation, network):
-        raise UsageError(
-            f"a memory takes vectors and states, not {brief(observation)} with the network {network!r}: leave memory "
-            "out, or give a module of your own"
-        )
-
-
 def weights(build: Callable[[], Any]) -> int:
     """How many numbers are in what `build` gives; it is traced, and nothing is allocated. Raises UsageError where it
     gives nothing."""
@@ -217,11 +194,22 @@ def weights(build: Callable[[], Any]) -> int:
 
 
 def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:
+    return NetworkPolicy.of(*_given(spec), **_made_as(spec), key=key)
+
+
+def _remembering(spec: PolicySpec, key: PRNGKeyArray) -> RecurrentNetwork:
+    return recurrent_network(*_given(spec), **_made_as(spec), memory=spec.memory, units=spec.memory_units, key=key)
+
+
+def _given(spec: PolicySpec) -> tuple[Space, Head, tuple[int, ...]]:
     if spec.observation is None or spec.action is None:
-        raise UsageError("a policy of the kind network has spaces, this one has none")
+        raise UsageError("a policy of the kind network, or with a memory, has spaces, this one has none")
+    return seen(spec.observation), spec.head, spec.hidden
+
+
+def _made_as(spec: PolicySpec) -> dict[str, Any]:
     how = Layers(spec.activation, spec.initialisation, spec.norm, spec.channels)
-    own = seen(spec.observation)
-    return NetworkPolicy.of(own, spec.head, spec.hidden, network=spec.network, how=how, gain=spec.head_gain, key=key)
+    return {"network": spec.network, "how": how, "gain": spec.head_gain}
 
 
 kinds: Registry = Registry("policy")

@@ -5,6 +5,7 @@
     nature      32 8×8 /4 · 64 4×4 /2 · 64 3×3 · 512                Mnih et al. 2015
     impala      16, 32, 32, each 3×3 · maximum 3×3 /2 · residual block; 256
     minatar     16 3×3 · 128                                        Young & Tian 2019
+    attention   of observations [N,k]                               `attention.py`
 
 "16 4×4 /2" are 16 channels of a convolution 4×4 with stride 2. A residual block is x + conv(φ(conv(φ(x)))); impala is
 the deep network of Espeholt et al. 2018 with one block in a section instead of two.
@@ -18,15 +19,17 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from steepest.errors import UsageError
 from steepest.layers import ACTIVATIONS, Conv, Dense, layer_norm, windows
 from steepest.names import unknown
+from steepest.policies.attention import Attention, window_of
 from steepest.policies.encoder import Parts, Within, has_image, plain_encoder
 from steepest.policies.images import Pixels, is_image
-from steepest.spaces import Box, Joint, Space, brief
+from steepest.spaces import Box, Discrete, Joint, Space, brief
 
 
 @runtime_checkable
@@ -44,8 +47,9 @@ class Trunk(Protocol):
 
 
 class Layers(NamedTuple):
-    """What all layers of a network have in common.  activation: by name; auto: relu in convolutional ones, else tanh.
-    initialisation: as of `Dense`.  norm: `layer_norm` before each activation.  channels: as of `Pixels`."""
+    """What all layers of a network have in common.  activation: by name; auto: relu in convolutional ones, gelu in
+    attention, else tanh.  initialisation: as of `Dense`.  norm: `layer_norm` before each activation.  channels: as of
+    `Pixels`."""
 
     activation: str = "auto"
     initialisation: str = "orthogonal"
@@ -198,7 +202,7 @@ NETWORKS: dict[str, tuple[tuple[tuple[int, int, int], ...], int]] = {
     "minatar": (((16, 3, 1),), 128),
 }
 """Those of convolutions one after another: (channels, size, stride) of each, and units of the dense layer."""
-NAMES = ("auto", "mlp", "impala", *NETWORKS)
+NAMES = ("auto", "mlp", "attention", "impala", *NETWORKS)
 
 
 def smallest(convolutions: tuple[tuple[int, int, int], ...]) -> int:
@@ -213,10 +217,14 @@ def network_for(observation: Space, network: str = "auto", channels: str = "auto
     """What auto means: nature for images of 36×36 or more, minatar for smaller ones, an MLP for those of less than 3
     pixels and for all else. Of a Dict or Tuple the network is that of its images, and auto remains: of each its own.
 
-    Raises UsageError for an unknown network, and for one of convolutions where there is no image.
+    Raises UsageError for an unknown network, for one of convolutions where there is no image, and for attention where
+    there is no window.
     """
     if network not in NAMES:
         raise unknown("network", network, NAMES)
+    if network == "attention":
+        window_of(observation)
+        return network
     if not has_image(observation):
         if network not in ("auto", "mlp"):
             what = f"observations of {brief(observation)}"
@@ -229,18 +237,29 @@ def network_for(observation: Space, network: str = "auto", channels: str = "auto
     return fitting[0] if fitting else "mlp"
 
 
+def is_simple(observation: Space, network: str) -> bool:
+    """Whether a network of dense layers takes it as it is: a state, or a vector of numbers of one kind.  network: as
+    settled by `network_for`."""
+    vector = isinstance(observation, Box) and observation.inside is np.float32
+    return network == "mlp" and (vector or isinstance(observation, Discrete))
+
+
 def trunk_for(
     observation: Space, network: str, hidden: tuple[int, ...], how: Layers = ORDINARY, *, key: PRNGKeyArray
 ) -> Trunk:
     """The network for a space, but for its last layer.
 
-    network: by name, as of `network_for`.  hidden: units of an MLP's layers; the others have their own. Of a Dict or
-    Tuple an MLP takes the features of its images and all else.
+    network: by name, as of `network_for`.  hidden: units of an MLP's layers, or as of `Attention`; others have their
+    own. Of a Dict or Tuple an MLP takes the features of its images and all else.
 
     Raises UsageError for a network that does not fit the space.
     """
-    keys = jax.random.split(key)
-    encoder = _encoder(observation, network_for(observation, network, how.channels), how, keys[0])
+    keys, network = jax.random.split(key), network_for(observation, network, how.channels)
+    if network == "attention":
+        given = how.settled("gelu")
+        layers = {"activation": given.activation, "initialisation": given.initialisation}
+        return Attention(*window_of(observation), tuple(hidden), **layers, key=keys[0])
+    encoder = _encoder(observation, network, how, keys[0])
     if isinstance(encoder, Convolutional | Residual):
         return encoder
     return Plain(encoder, tuple(hidden), how, key=keys[1])

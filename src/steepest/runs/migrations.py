@@ -26,7 +26,16 @@ def migrated(version: int, arrays: Arrays, info: Info) -> tuple[Arrays, Info]:
     while version < FORMAT:
         arrays, info = MIGRATIONS[version](arrays, info)
         version += 1
-    return arrays, info
+    return _renamed(arrays, info), info
+
+
+def _renamed(arrays: Arrays, info: Info) -> Arrays:
+    """The layers before a memory were in a network of their own. What is of a user's policy is left as it is."""
+    theirs = () if info.get("policy") is not None else ("learner.policy", "learner.algorithm")
+    return {
+        name if name.startswith(theirs) else name.replace(".features.net.layers[", ".features.layers["): array
+        for name, array in arrays.items()
+    }
 
 
 def _from_1(arrays: Arrays, info: Info) -> tuple[Arrays, Info]:

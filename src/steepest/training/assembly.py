@@ -25,9 +25,9 @@ from steepest.critics import (
     NaturalFit,
     NetworkValue,
     StateValue,
-    Unmasked,
     recurrent_value,
     trust_region,
+    unmasked,
 )
 from steepest.distributions import Product
 from steepest.errors import UsageError
@@ -45,9 +45,10 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
+from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
-from steepest.policies.specification import PolicySpec, check_remembered, is_simple
-from steepest.policies.trunks import Layers, network_for
+from steepest.policies.specification import PolicySpec
+from steepest.policies.trunks import Layers, is_simple, network_for
 from steepest.sampling.rows import memories
 from steepest.sequences import Sequences, is_recurrent
 from steepest.spaces import Box, Discrete, Joint, Masked, MultiDiscrete, Space, seen, seen_shape
@@ -78,8 +79,6 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
         )
         policy = spec.build(key)
-    if is_recurrent(policy) and isinstance(observation, Masked):
-        raise UsageError("a policy with a memory takes no action masks yet: leave mask or memory out")
     policy = with_mask(policy, observation)
     check_policy(policy, observation, action)
     statistics = _statistics(observation, spec) if config.sampling.normalise_observations else None
@@ -93,7 +92,7 @@ def _statistics(observation: Space, spec: PolicySpec | None) -> Normaliser | Non
     if isinstance(own, Joint):
         alone = left_alone(own)
         return None if alone.all() else Normaliser.empty(own.shape, alone)
-    pixels = own.inside is np.uint8 or (spec is not None and spec.network != "mlp")
+    pixels = own.inside is np.uint8 or (is_image(own) and spec is not None and spec.network != "mlp")
     return Normaliser.empty(seen_shape(observation)) if isinstance(own, Box) and not pixels else None
 
 
@@ -179,22 +178,17 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     given = config.critic
     remembers = given.memory not in (None, "none")
     if isinstance(observation, Masked):
-        if remembers:
-            raise UsageError("a critic with a memory takes no action masks yet: leave mask or memory out")
-        return Unmasked(build_critic(config, observation.observation, key), observation.form)
+        return unmasked(build_critic(config, observation.observation, key), observation.form)
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
-    settled = network_for(observation, network, how.channels)
     if remembers:
-        check_remembered(observation, settled)
-    elif not is_simple(observation, settled):
+        units = 64 if given.memory_units is None else given.memory_units
+        own: Any = {"network": network, "how": how, "memory": given.memory, "units": units}
+        return recurrent_value(observation, given.hidden, **own, key=key)
+    if not is_simple(observation, network_for(observation, network, how.channels)):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
     activation = how.settled("tanh").activation
     layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
-    if remembers:
-        inputs = observation.n if isinstance(observation, Discrete) else math.prod(observation.shape)
-        units = 64 if given.memory_units is None else given.memory_units
-        return recurrent_value(inputs, given.hidden, memory=str(given.memory), units=units, **layers, key=key)
     if isinstance(observation, Discrete):
         return StateValue(observation.n, given.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), given.hidden, **layers, key=key)

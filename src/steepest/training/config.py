@@ -130,9 +130,9 @@ class PolicyConfig:
     """The policy network."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """mlp: units of each hidden layer."""
+    """mlp: units of each hidden layer. attention: units of its hidden layer, and its width, a multiple of 4."""
     activation: Literal["auto", "tanh", "relu", "elu", "silu", "gelu"] = "auto"
-    """Between the layers. auto: tanh, and relu in convolutional networks."""
+    """Between the layers. auto: tanh, relu in convolutional networks and gelu in attention."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
     head_gain: float = 0.01
@@ -147,15 +147,15 @@ class PolicyConfig:
     mask: Annotated[bool | Literal["auto"], _MASK] = False
     """Never choose an action that the environment forbids: by its method action_masks(), or info["action_mask"]. auto:
     where it has one of these."""
-    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention"] = "auto"
     """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
-    a table from states to actions, whatever is said here."""
+    a table from states to actions, whatever is said here. attention: over the observations of stack:N:ENV."""
     channels: Literal["auto", "first", "last"] = "auto"
     """Where an image has its channels. auto: the smaller of the first and the last axis."""
     layer_norm: bool = False
     """Normalise the units of a layer before each activation; nothing is trained in it."""
     memory: Literal["none", "gru", "lstm"] = "none"
-    """What remembers the episode so far, behind the hidden layers: for environments that do not show their state."""
+    """What remembers the episode so far, behind the network: for environments that do not show their state."""
     memory_units: int = 64
     """How many units of it."""
 
@@ -190,7 +190,7 @@ class CriticConfig:
     """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
     newton_damping: float = 1e-3
     """Gauss–Newton: λ at least, added to the matrix, relative to its curvature along the gradient; at most 1."""
-    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar"] = "auto"
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention"] = "auto"
     """As of the policy, with weights of its own; auto: that of the policy."""
     layer_norm: bool = False
     """As of the policy's."""

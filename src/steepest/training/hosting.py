@@ -23,14 +23,13 @@ from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
-from steepest.spaces import Box, brief, describe
+from steepest.spaces import Box, Masked, Space, brief, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
 from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
-from steepest.worlds.specification import counted
 from steepest.worlds.world import World
 
 _WORTH = 5.0
@@ -51,17 +50,16 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     """
     first = config.sampling.envs if is_made(env) else None
     world = open_world(stack, env, first, allow_import=allow_import)
-    config = _with_mask(config, env, world) if config.policy.mask else config
+    config = _with_mask(config, world) if config.policy.mask else config
     _check_distribution(config, world)
     if shown(config, env) is not env:
         env = shown(config, env)
         world = open_world(stack, env, first, allow_import=allow_import)
     made, functional = is_made(env), is_functional_world(world)
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    own, agents = remembered(config, policy) is not None, getattr(world, "agents", 1)
-    config = resolve(
-        config, action, world.envs if made else None, functional, observation, remembers=own, agents=agents
-    )
+    own = policy is not None and remembered(config, observation, policy) is not None
+    made_envs, agents = world.envs if made else None, getattr(world, "agents", 1)
+    config = resolve(config, action, made_envs, functional, observation, remembers=own, agents=agents)
     config = settle(config, env, world, policy)
     if world.envs != config.sampling.envs and not in_groups(config, env, world):
         world.close()
@@ -72,11 +70,11 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     return config, world, workers
 
 
-def _with_mask(config: TrainConfig, env: Any, world: World) -> TrainConfig:
+def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
     """With what `auto` means in this world. Raises UsageError for a mask that it does not have."""
     from steepest.worlds.masks import offers_masks
 
-    offered = counted(env)[0] is None and offers_masks(world)
+    offered = offers_masks(world)
     if config.policy.mask is True and not offered:
         raise UsageError(
             f"{world.name} says of no action whether it is allowed: policy.mask needs a method action_masks(), or "
@@ -198,14 +196,16 @@ def make_worlds(config: TrainConfig, make: Callable[[int], World]) -> list[World
     return [make(min(group, envs - begin)) for begin in range(0, envs, group)]
 
 
-def remembered(config: TrainConfig, policy: Any = None) -> int | None:
+def remembered(config: TrainConfig, observation: Space, policy: Any = None) -> int | None:
     """How many numbers the policy remembers, M; None for one that remembers nothing.  policy: the user's, or None."""
     if policy is None:
         units = {"none": 0, "gru": 1, "lstm": 2}[config.policy.memory] * config.policy.memory_units
-        return units or None
-    from steepest.sequences import initial_memory, is_recurrent  # JAX is there, where there is such a policy
+        mask = observation.mask if isinstance(observation, Masked) else 0
+        return units + mask if units else None
+    from steepest.policies.masked import with_mask  # JAX is there, where there is such a policy
+    from steepest.sequences import initial_memory, is_recurrent
 
-    return initial_memory(policy).size if is_recurrent(policy) else None
+    return initial_memory(with_mask(policy, observation)).size if is_recurrent(policy) else None
 
 
 def start_workers(config: TrainConfig, env: Any, world: World, policy: Any = None) -> Workers | None:
@@ -222,7 +222,7 @@ def start_workers(config: TrainConfig, env: Any, world: World, policy: Any = Non
     assert sampling.envs is not None
     assert sampling.group is not None
     observation, action = describe(world.observation_space, "observation"), describe(world.action_space, "action")
-    arrays = layout(sampling.rollout, sampling.envs, observation, action, remembered(config, policy))
+    arrays = layout(sampling.rollout, sampling.envs, observation, action, remembered(config, observation, policy))
     return Workers(
         sampling.workers, remake(env), sampling.group, sampling.envs, arrays, FaultTally(sampling.faults),
         sampling.timeout, keep=True,

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from steepest.spaces import Box, Discrete, Joint, Space
+from steepest.errors import UsageError
+from steepest.spaces import Box, Discrete, Joint, Space, seen
 from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
 
@@ -92,6 +93,9 @@ PIXELS = 2**24
 """Entries of observations whose derivatives are worked out at a time, 512 images of 84×84×4: ten Fisher products of
 Nature's network on so many took 1.2 GiB, and in chunks of 128 0.9 GiB and 1.7 times the time."""
 
+PIXELS_AT_ONCE = 2**26
+"""Of a batch of images that a memory is behind, whose sequences are not worked out in chunks: some 5 GiB."""
+
 
 def resolve(
     config: TrainConfig,
@@ -144,8 +148,7 @@ def resolve(
     ):
         preset["update.chunk"] = max(1, 2 ** int(math.log2(max(1, images))))
     preset["update.subsample"] = 1.0
-    flat = observation is None or not isinstance(observation, Box) or len(observation.shape) <= 1
-    preset["critic.memory"] = memory if flat and not isinstance(observation, Joint) else "none"
+    preset["critic.memory"] = memory
     preset["critic.memory_units"] = config.policy.memory_units
     if native and memory == "none" and config.algorithm in ("npg", "trpo") and _by_products(config.update):
         preset["update.subsample"] = min(1.0, max(0.25, FISHER_ROWS / rows))
@@ -156,6 +159,8 @@ def resolve(
         if getattr(getattr(config, part), name) is None:
             changed = dataclasses.replace(getattr(config, part), **{name: value})
             config = dataclasses.replace(config, **{part: changed})
+    if observation is not None and {memory, config.critic.memory} != {"none"}:
+        _check_images(config.batch, observation)
     if config.constraint.cost_limit is not None:
         given, sampling = config.constraint, config.sampling
         gamma = sampling.gamma if given.cost_gamma is None else given.cost_gamma
@@ -172,3 +177,22 @@ def resolve(
 def _by_products(update: UpdateConfig) -> bool:
     """Whether the natural gradient comes of Fisher products alone."""
     return update.metric == "auto" and update.solver in ("auto", "cg") and update.preconditioner == "none"
+
+
+def _check_images(rows: int, observation: Space) -> None:
+    """Raise UsageError for a batch of images that is too large for a network with memory."""
+    pixels = _pixels(observation)
+    if rows * pixels > PIXELS_AT_ONCE:
+        raise UsageError(
+            f"a memory takes all {rows} images of a batch at once, {rows * pixels / PIXELS_AT_ONCE:.1f} times as many "
+            f"numbers as fit into some 5 GiB: have at most {PIXELS_AT_ONCE // pixels} rows, by fewer envs or a shorter "
+            "rollout, or leave memory out"
+        )
+
+
+def _pixels(observation: Space) -> int:
+    """Numbers of an observation that are of images."""
+    own = seen(observation)
+    if isinstance(own, Joint):
+        return sum(map(_pixels, own.parts))
+    return math.prod(own.shape) if isinstance(own, Box) and len(own.shape) > 2 else 0

@@ -63,9 +63,7 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         raise UsageError(f"envs must be at least 1, got {envs}")
     stack, inner = counted(spec)
     if stack is not None:
-        if masks:
-            raise UsageError(f"{spec}: a stack of observations has no action masks: leave mask at false")
-        return _stacked(stack, inner, spec, envs, allow_import, kwargs)
+        return _stacked(stack, inner, Adapted(spec, masks), envs, allow_import, kwargs)
     gymnasium = _gymnasium_with_masks if masks else backends["gymnasium"]
     if not isinstance(spec, str):
         if is_functional(spec):
@@ -149,20 +147,23 @@ def _broken(module: str, spec: str, error: Exception) -> UsageError:
     return UsageError(f"environment {spec!r}: importing {module!r} raised {type(error).__name__}: {error}")
 
 
-def _stacked(count: int, inner: str, spec: str, envs: int | None, allow_import: bool, kwargs: dict[str, Any]) -> World:
-    """The world of "stack:N:inner"."""
-    world = make_world(inner, allow_import=allow_import, **kwargs)
+def _stacked(
+    count: int, inner: str, whole: Adapted, envs: int | None, allow_import: bool, kwargs: dict[str, Any]
+) -> World:
+    """The world of "stack:N:inner".  whole: with masks or without."""
+    world, spec = make_world(inner, allow_import=allow_import, **kwargs), whole.spec
     if is_functional_world(world):
         from steepest.worlds.functional.stacking import FunctionalStack
 
         functional: Any = world
-        environment = FunctionalStack(functional.copies.environment, count)
-        return _functional(environment, envs, name=spec, backend=world.backend)
+        make = _functional_with_masks if whole.masks else _functional
+        return make(FunctionalStack(functional.copies.environment, count), envs, name=spec, backend=world.backend)
     world.close()
     if world.backend != "gymnasium":
         raise UsageError(f"{spec!r}: frames of the backend {world.backend!r} are not stacked")
     name = inner.partition(":")[2] if inner.startswith("gymnasium:") else inner
-    return backends["gymnasium"](name, envs, stack=count, called=spec, **kwargs)
+    make = _gymnasium_with_masks if whole.masks else backends["gymnasium"]
+    return make(name, envs, stack=count, called=spec, **kwargs)
 
 
 def _is_world(spec: Any) -> bool:

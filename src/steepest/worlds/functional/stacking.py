@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from steepest.worlds.masks import METHOD
 from steepest.worlds.stacking import stacked_space
 
 
@@ -19,6 +20,8 @@ class FunctionalStack:
         for name in ("name", "default_params", "time_limit"):
             if hasattr(environment, name):
                 setattr(self, name, getattr(environment, name))
+        if hasattr(environment, METHOD):
+            self.action_masks = self._masks
 
     def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
         """All frames are the first."""
@@ -32,3 +35,7 @@ class FunctionalStack:
         obs, inner, reward, terminated, truncated, info = self._environment.step(key, inner, action, params)
         frames = jnp.concatenate([frames[1:], jnp.asarray(obs, frames.dtype)[None]])
         return frames, (inner, frames), reward, terminated, truncated, info
+
+    def _masks(self, state: Any, params: Any) -> Any:
+        """Those of the environment: of the latest frame."""
+        return self._environment.action_masks(state[0], params)
