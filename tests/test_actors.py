@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import steepest as st
-from steepest.agent import CompiledActor, host_actor, normalise
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
 from steepest.policies import MlpBernoulli, MlpCategorical, MlpGaussian, MlpMultiCategorical, TabularSoftmax
+from steepest.sampling.acting import CompiledActor, host_actor, normalise
 from steepest.sampling.mlp_actor import LARGEST, MlpActor
 
 ENVS, STEPS = 8, 50

@@ -14,13 +14,14 @@ from gymnasium.vector import AutoresetMode
 
 import steepest as st
 from environments import Counting, vector
-from steepest.agent import Agent, actions, compile_actor
+from steepest.agent import Agent
 from steepest.batch import Rollout
 from steepest.critics import MlpValue
 from steepest.errors import UsageError
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
 from steepest.policies.specification import PolicySpec
+from steepest.sampling.acting import actions, compile_actor
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import Box, Discrete, from_record, to_record
 

@@ -15,12 +15,13 @@ import pytest
 
 import steepest as st
 from environments import Counting, Leaving, Signs, Slow, Twice, Wrong, hang, killed, leave, wheel
-from steepest.agent import Agent, host_actor
+from steepest.agent import Agent
 from steepest.batch import Rollout
 from steepest.normaliser import Normaliser
 from steepest.parameters import split
 from steepest.policies import MlpCategorical
 from steepest.runs import RunFolder
+from steepest.sampling.acting import host_actor
 from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order, make_groups

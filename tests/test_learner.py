@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import steepest as st
-from steepest.agent import actions
 from steepest.batch import Rollout
 from steepest.critics import AdamFit
 from steepest.geometry import expected_advantage, log_probs
 from steepest.normaliser import Normaliser, Scaling
 from steepest.parameters import split
+from steepest.sampling.acting import actions
 from steepest.training import collecting
 from steepest.training.learner import Learner
 

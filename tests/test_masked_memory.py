@@ -14,13 +14,14 @@ import pytest
 import steepest as st
 from masked_environments import FunctionalRecall, Recall, Trap
 from recurrent_problems import VECTOR
-from steepest.agent import Agent, host_actor
+from steepest.agent import Agent
 from steepest.chunks import each
 from steepest.critics.value import recurrent_value, unmasked
 from steepest.parameters import split
 from steepest.policies.heads import CategoricalHead
 from steepest.policies.masked import with_mask
 from steepest.policies.recurrent import recurrent_network
+from steepest.sampling.acting import host_actor
 from steepest.sampling.groups import Groups, Order, make_groups
 from steepest.sampling.rollout import empty
 from steepest.sampling.rows import rows_of

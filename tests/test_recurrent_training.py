@@ -15,7 +15,7 @@ import steepest as st
 from environments import Walk
 from functional_environments import Drift
 from recurrent_problems import VECTOR, Own
-from steepest.agent import Agent, actions, host_actor
+from steepest.agent import Agent
 from steepest.batch import Rollout
 from steepest.chunks import each
 from steepest.critics import AdamFit, NaturalFit, recurrent_value
@@ -26,6 +26,7 @@ from steepest.parameters import split
 from steepest.policies.heads import GaussianHead
 from steepest.policies.recurrent import recurrent_network
 from steepest.runs import checkpoint
+from steepest.sampling.acting import actions, host_actor
 from steepest.sampling.groups import Groups, Order, make_groups
 from steepest.sampling.rollout import empty, layout
 from steepest.sampling.rows import memories, rows_of, values_along

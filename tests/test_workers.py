@@ -21,11 +21,11 @@ import pytest
 
 import steepest as st
 from environments import Effort, Fragile, Looking, Mortal, Slow, Walk
-from steepest.agent import CompiledActor, host_actor
 from steepest.batch import Rollout
 from steepest.parameters import split
 from steepest.policies import MlpCategorical, MlpGaussian
 from steepest.runs import RunFolder
+from steepest.sampling.acting import CompiledActor, host_actor
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order, make_groups, share
 from steepest.sampling.rollout import empty, layout

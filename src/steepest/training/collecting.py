@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from steepest.agent import compile_actor, finite, host_actor, normalise
 from steepest.batch import Rollout
 from steepest.distributions import Policy
 from steepest.errors import RunError, UsageError
 from steepest.normaliser import Scaling
 from steepest.parameters import merge, split
-from steepest.sampling.actor import Actor, Stoppable
+from steepest.sampling.acting import compile_actor, host_actor, normalise
+from steepest.sampling.actor import Actor, Stoppable, finite
 from steepest.sampling.episodes import Running, account
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest.agent import Agent, actions_remembering, compile_actor
+from steepest.agent import Agent
 from steepest.errors import UsageError
 from steepest.parameters import merge, split
+from steepest.sampling.acting import actions_remembering, compile_actor
 from steepest.sampling.actor import finite
 from steepest.sampling.groups import bear_faults
 from steepest.sampling.rollout import Act, Forget

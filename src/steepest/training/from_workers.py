@@ -6,9 +6,9 @@ from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from steepest.agent import host_actor
 from steepest.distributions import Policy
 from steepest.normaliser import Scaling
+from steepest.sampling.acting import host_actor
 from steepest.sampling.standing import Standing
 from steepest.sampling.workers import Workers
 from steepest.training.collecting import Account

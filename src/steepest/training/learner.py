@@ -19,13 +19,13 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest import chunks
-from steepest.agent import normalise
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
 from steepest.batch import Batch, Cost, Rollout
 from steepest.critics import Critic, CriticFit, FitInfo
 from steepest.distributions import Policy
 from steepest.geometry import EntropyRegularised, StepInfo, mean_kl
 from steepest.normaliser import Scaling
+from steepest.sampling.acting import normalise
 from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.entropy_bonus import entropy_bonus

@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from steepest.agent import Agent, actions, actions_remembering
+from steepest.agent import Agent
 from steepest.errors import RunError
 from steepest.normaliser import Scaling
+from steepest.sampling.acting import actions, actions_remembering
 from steepest.sampling.rows import memories
 from steepest.spaces import Masked, choices, forbids_all
 from steepest.worlds.functional.copies import Copies, Stand

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from steepest.agent import normalise
 from steepest.batch import Rollout
 from steepest.distributions import FromNoise
+from steepest.sampling.acting import normalise
 from steepest.sampling.moments import Moments, discounted_sums
 from steepest.sampling.unroll import unroll
 from steepest.sequences import advance, initial_memory, is_recurrent

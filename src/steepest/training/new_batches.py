@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steepest.agent import Agent, compile_actor
+from steepest.agent import Agent
 from steepest.algorithms import Algorithm
 from steepest.batch import Batch, Rollout
 from steepest.critics import Critic
@@ -22,6 +22,7 @@ from steepest.errors import UsageError
 from steepest.geometry import needs_cost
 from steepest.normaliser import Scaling
 from steepest.parameters import split
+from steepest.sampling.acting import compile_actor
 from steepest.sampling.rollout import Collector
 from steepest.sequences import is_recurrent
 from steepest.training.assembly import build_critic, build_learner

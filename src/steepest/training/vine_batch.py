@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from steepest import chunks
-from steepest.agent import normalise
 from steepest.batch import Batch
 from steepest.geometry import log_probs
 from steepest.normaliser import Scaling
+from steepest.sampling.acting import normalise
 from steepest.sampling.vine import Branches, action_values, along_trunk, batch_from_branches
 
 
