@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,9 @@ from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Collector, collect
 from steepest.sequences import fresh_rows
+from steepest.training.beginning import evaluation_world
+from steepest.training.config import TrainConfig
+from steepest.training.hosting import place
 from steepest.worlds import Adapted, make_up_to, make_world
 
 TERMINATED, CUT, GHOST, GOES_ON = "terminated", "truncated", "ghost", "goes on"
@@ -176,11 +180,21 @@ def test_numbers_of_rows():
         make_world(lambda: one, 4)
 
 
-def test_the_number_of_environments_is_whole_by_rule_and_workers_are_refused(tmp_path: Path):
+def test_the_number_of_environments_is_whole_by_rule():
+    with ExitStack() as stack:
+        config, world, workers = place(stack, TrainConfig("noisy"), Noisy)
+        assert config.sampling.envs == config.sampling.group == world.envs == 9  # of eight, with three agents each
+        assert workers is None
+        assert evaluation_world(stack, config, Noisy, world).envs == 9  # of ten
+
+
+def test_what_such_a_world_has_not_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="multiple of 3, got 8; take 6 or 9"):
         st.train(Noisy, steps=10, envs=8, out=tmp_path / "a")
     with pytest.raises(UsageError, match="workers=2: the backend 'pettingzoo' steps all of its environments together"):
         st.train(Noisy, steps=10, workers=2, out=tmp_path / "b")
+    with pytest.raises(UsageError, match="Noisy: a world of several agents takes no action masks yet"):
+        st.train(Noisy, steps=10, mask=True, out=tmp_path / "c")
     assert not list(tmp_path.iterdir())
 
 

@@ -75,6 +75,8 @@ def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
     from steepest.worlds.masks import offers_masks
 
     offered = offers_masks(world)
+    if config.policy.mask is True and hasattr(world, "agents"):
+        raise UsageError(f"{world.name}: a world of several agents takes no action masks yet: leave mask at false")
     if config.policy.mask is True and not offered:
         raise UsageError(
             f"{world.name} says of no action whether it is allowed: policy.mask needs a method action_masks(), or "
