@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rows
@@ -123,17 +124,21 @@ def run(study: Study, table: Path) -> None:
             print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
 
 
-def one(env: str, options: list[str], steps: int, seed: int) -> dict:
-    """One run of the command line, and what its folder says."""
+def one(
+    env: str, options: list[str], steps: int, seed: int, *, core: int | None = None, episodes: int = 20
+) -> dict[str, Any]:
+    """One run of the command line, and what its folder says.  core: the only one that it may use, if any.  episodes: of
+    its evaluation."""
+    steepest = [sys.executable, "-m", "steepest.cli"]
+    if core is not None:
+        steepest = ["taskset", "-c", str(core), *steepest]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = ["train", env, *options, "--steps", str(steps), "--seed", str(seed), "--out", str(out), "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "steepest.cli", *command], check=True, stdout=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([*steepest, *command], check=True, stdout=subprocess.PIPE, text=True)
         said, metrics = json.loads(done.stdout), read_lines(out / "metrics.jsonl")
         again = subprocess.run(
-            [sys.executable, "-m", "steepest.cli", "evaluate", str(out), "--episodes", "20", "--json"],
+            [*steepest, "evaluate", str(out), "--episodes", str(episodes), "--json"],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

@@ -25,7 +25,7 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"momentum must be in [0, 1), got {config.update.momentum}")
     if config.update.subsample is not None and not 0 < config.update.subsample <= 1:
         raise UsageError(f"subsample must be in (0, 1], got {config.update.subsample}")
-    if not 0 <= config.update.entropy < math.inf:
+    if not 0 <= (config.update.entropy or 0.0) < math.inf:
         raise UsageError(f"entropy must be a finite number ≥ 0, got {config.update.entropy}")
     if config.update.damping == 0 and config.update.damping_rule != "fixed":
         raise UsageError(f"damping_rule={config.update.damping_rule} needs a damping > 0 to start from, got 0")

@@ -56,8 +56,8 @@ class UpdateConfig:
     that; of large images fewer."""
     divergence: Literal["mean", "max"] = "mean"
     """trpo: hold the mean KL over the states within δ, or the largest."""
-    entropy: float = 0.0
-    """Temperature τ: maximise the return plus τ times the policy's entropy, in raw reward units per nat."""
+    entropy: float | None = None
+    """Temperature τ: maximise the return plus τ times the policy's entropy, in raw reward units per nat. Default: 0."""
     damped_form: bool = False
     """Measure the step by F + λI, as most libraries do: the realised KL is then less than δ."""
     backtracks: int = 10
@@ -135,8 +135,9 @@ class PolicyConfig:
     """Between the layers. auto: tanh, relu in convolutional networks and gelu in attention."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
-    head_gain: float = 0.01
-    """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
+    head_gain: float | None = None
+    """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer.
+    Default: 0.01."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action; of a squashed one half the box is 1."""
     distribution: Literal["gaussian", "squashed", "beta"] = "gaussian"
@@ -221,6 +222,9 @@ class TrainConfig:
     """Environment steps in all, rounded up to whole batches."""
     seed: int = 0
     """Of everything random in the run."""
+    tuned: bool = False
+    """Where nothing else is said, the settings that trials found for this very environment, if it has some, before the
+    rules: see tuned.py."""
     update: Annotated[UpdateConfig, tyro.conf.arg(name="")] = field(default_factory=UpdateConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     vine: VineConfig = field(default_factory=VineConfig)

@@ -1,5 +1,7 @@
 """The rule that fills the settings nobody chose: one setting for discrete actions, one for continuous ones.
 
+Settings of single environments are in `tuned.py`, and only taken where they are asked for.
+
 Discrete: after settings for classic control that are common elsewhere. Continuous: tuned on Hopper-v5 at 300 000 steps
 by the seeds 30 to 54, among some twenty settings of batch, δ, λ, critic and first σ; and then the first σ on Hopper,
 HalfCheetah, Walker2d and Ant at a million steps (`benchmarks/tuning.py`). What mattered most is that σ: one
@@ -18,6 +20,7 @@ from steepest.errors import UsageError
 from steepest.spaces import Box, Discrete, Joint, Space, seen
 from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
+from steepest.training.tuned import tuned_settings
 
 DISCRETE: dict[str, Any] = {
     "rows": 1024,
@@ -123,6 +126,11 @@ def resolve(
     preset = dict(CONTINUOUS if real else DISCRETE)
     if real:
         preset["policy.initial_log_std"] = first_log_std(real)
+    native = functional and config.sampling.scheme == "single-path"
+    if native:
+        preset |= FUNCTIONAL[not real]
+    if config.tuned:
+        preset |= tuned_settings(config.env)
     if config.algorithm == "pg":
         preset["update.delta"] = PG_DELTA
     if config.algorithm == "covariant" and real:
@@ -131,9 +139,6 @@ def resolve(
         preset |= VINE
         if isinstance(action, Discrete) and action.n <= FEW:
             preset["vine.actions"] = max(2, action.n)
-    native = functional and config.sampling.scheme == "single-path"
-    if native:
-        preset |= FUNCTIONAL[not real]
     preset["sampling.envs"] = math.ceil(preset["sampling.envs"] / agents) * agents if envs is None else envs
     count = config.sampling.envs or preset["sampling.envs"]
     whole = config.critic.minibatch // math.gcd(config.critic.minibatch, count)  # so that minibatches divide the batch
@@ -147,6 +152,7 @@ def resolve(
         and (images := PIXELS // max(1, math.prod(observation.shape))) < rows
     ):
         preset["update.chunk"] = max(1, 2 ** int(math.log2(max(1, images))))
+    preset = {"update.entropy": 0.0, "policy.head_gain": HEAD_GAIN, **preset}
     preset["update.subsample"] = 1.0
     preset["critic.memory"] = memory
     preset["critic.memory_units"] = config.policy.memory_units

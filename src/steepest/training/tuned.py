@@ -1,0 +1,28 @@
+"""Settings of single environments, found by trial: what `tuned=True` (--tuned) takes where nothing else is said.
+
+What is not here is by the rules of `presets.py`, as are all other environments. The returns that these gave, by seeds
+that chose none of them, and the trials are in docs/tuned.md (`python benchmarks/tuned.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steepest.names import unknown
+
+TUNED: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {},
+    "Acrobot-v1": {},
+    "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
+    "Pendulum-v1": {"rows": 1024, "sampling.envs": 8, "sampling.gamma": 0.95},
+    "LunarLander-v3": {"sampling.envs": 16, "sampling.gamma": 0.999},
+    "LunarLanderContinuous-v3": {},
+}
+"""name of the environment ↦ settings by path; rows: of a batch, about. Empty: the rules did best of what was tried."""
+
+
+def tuned_settings(env: str) -> dict[str, Any]:
+    """A fresh copy. Raises UsageError for an environment that has none, naming the nearest."""
+    if env not in TUNED:
+        raise unknown("environment with tuned settings", env, TUNED)
+    return dict(TUNED[env])
