@@ -14,6 +14,7 @@ import pytest
 import steepest as st
 from masked_environments import FunctionalRecall, Recall, Trap
 from recurrent_problems import VECTOR
+from sameness import differences
 from steepest.agent import Agent
 from steepest.chunks import each
 from steepest.critics.value import recurrent_value, unmasked
@@ -31,6 +32,7 @@ from steepest.training.config import TrainConfig
 from steepest.training.hosting import place, remembered
 from steepest.training.settings import with_settings
 from steepest.worlds import Adapted, make_world
+from steepest.worlds.settable import keepable
 
 POLICY: dict[str, Any] = {"memory": "gru", "memory_units": 16, "hidden": (16,), "mask": True}
 SMALL: dict[str, Any] = {
@@ -95,6 +97,36 @@ def test_other_ways_to_train_are_legal_too(tmp_path: Path) -> None:
     longer = st.resume(run.path, env=Recall, steps=2048)
     assert longer.faults == 0
     assert min(row["return/mean"] for row in longer.metrics) > -100
+
+
+def test_a_masked_environment_is_put_back_where_it_stood() -> None:
+    world = make_world(Adapted(Recall, masks=True), 2)
+    world.reset(0)
+
+    def played(steps: int) -> Any:
+        return [world.step(np.argmax(world.obs[:, 2:], axis=1)).next_obs for _ in range(steps)]
+
+    played(3)
+    states: Any = keepable(world)
+    kept, before = states.keep(), world.obs.copy()
+    after = played(9)
+    states.put_back(kept)
+    np.testing.assert_array_equal(world.obs, before)
+    np.testing.assert_array_equal(played(9), after)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path) -> None:
+    def stop(event: st.IterationEvent) -> None:
+        if event.iteration == 1:
+            raise KeyboardInterrupt
+
+    given = {**SMALL, "steps": 1024, "checkpoint_every": 1, "workers": 0, "evaluation": {"every": 512, "episodes": 2}}
+    whole = st.train(Recall, "trpo", out=tmp_path / "whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        st.train(Recall, "trpo", out=tmp_path / "run", callbacks=[stop], **given)
+    st.resume(tmp_path / "run", env=Recall)
+    assert differences(whole.path, tmp_path / "run") == []
 
 
 STEPS, ENVS, SIZE = 12, 3, 2

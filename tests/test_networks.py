@@ -28,7 +28,7 @@ from steepest.spaces import Box, Discrete, MultiBinary
 
 ROWS, ACTIONS = 3, 3
 SIDES = {"mlp": 3, "trpo-conv": 10, "nature": 36, "impala": 8, "minatar": 4}
-WINDOW = Box(np.full((3, 2), -np.inf), np.full((3, 2), np.inf))
+WINDOW = Box(np.full((2, 63), -np.inf), np.full((2, 63), np.inf))  # wide enough for a narrow layer
 PLAIN = Layers(initialisation="uniform")
 KEY = jax.random.key(0)
 

@@ -52,7 +52,8 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
     if config.policy.distribution == "beta" and config.policy.state_dependent_std:
         raise UsageError("state_dependent_std is of Gaussians; a Beta depends on the state anyway: leave it out")
-    _positive("head_gain", config.policy.head_gain)
+    if config.policy.head_gain is not None:
+        _positive("head_gain", config.policy.head_gain)
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
         if any(n < 1 for n in hidden):
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")

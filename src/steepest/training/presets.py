@@ -22,7 +22,10 @@ from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
 from steepest.training.tuned import tuned_settings
 
+BOTH: dict[str, Any] = {"update.entropy": 0.0, "policy.head_gain": 0.01}
+
 DISCRETE: dict[str, Any] = {
+    **BOTH,
     "rows": 1024,
     "update.delta": 0.01,
     "update.damping": 0.1,
@@ -36,6 +39,7 @@ DISCRETE: dict[str, Any] = {
 }
 
 CONTINUOUS: dict[str, Any] = {
+    **BOTH,
     "rows": 2048,
     "update.delta": 0.03,
     "update.damping": 0.1,
@@ -152,7 +156,6 @@ def resolve(
         and (images := PIXELS // max(1, math.prod(observation.shape))) < rows
     ):
         preset["update.chunk"] = max(1, 2 ** int(math.log2(max(1, images))))
-    preset = {"update.entropy": 0.0, "policy.head_gain": HEAD_GAIN, **preset}
     preset["update.subsample"] = 1.0
     preset["critic.memory"] = memory
     preset["critic.memory_units"] = config.policy.memory_units

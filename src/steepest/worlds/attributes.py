@@ -9,12 +9,13 @@ import inspect
 import types
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from steepest.spaces import Space
 from steepest.worlds.settable import refusal
 from steepest.worlds.state_record import GeneratorState
 
@@ -22,7 +23,7 @@ _CONSTANT = {"spec", "metadata", "observation_structure", "_saved_kwargs", "_cac
              "_ezpickle_args", "_ezpickle_kwargs"}  # fmt: skip
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, np.generic)
 _NUMBERS = {type(None), bool, int, float}
-_IGNORED = (gymnasium.Space, EnvSpec, type, types.FunctionType, types.MethodType, types.ModuleType,
+_IGNORED = (gymnasium.Space, *get_args(Space), EnvSpec, type, types.FunctionType, types.MethodType, types.ModuleType,
             types.BuiltinFunctionType)  # fmt: skip
 _SIMULATOR = {"MjModel", "MjData", "MujocoRenderer"}
 
