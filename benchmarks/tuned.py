@@ -34,6 +34,7 @@ SEEDS = tuple(range(1000, 1010))
 STEPS = {
     "CartPole-v1": 100_000,
     "Acrobot-v1": 100_000,
+    "MountainCar-v0": 100_000,
     "MountainCarContinuous-v0": 50_000,
     "Pendulum-v1": 100_000,
     "LunarLander-v3": 200_000,
@@ -43,6 +44,7 @@ STEPS = {
 ZOO = {
     "CartPole-v1": "500",
     "Acrobot-v1": "−83",
+    "MountainCar-v0": "−107",
     "Pendulum-v1": "−175",
     "LunarLander-v3": "133 (v2)",
     "LunarLanderContinuous-v3": "262 (v2)",

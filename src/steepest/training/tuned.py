@@ -13,12 +13,19 @@ from steepest.names import unknown
 TUNED: dict[str, dict[str, Any]] = {
     "CartPole-v1": {},
     "Acrobot-v1": {},
+    "MountainCar-v0": {
+        "sampling.envs": 16,
+        "sampling.normalise_observations": True,
+        "sampling.scale_rewards": True,
+        "policy.head_gain": 1.0,
+    },
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
     "Pendulum-v1": {"rows": 1024, "sampling.envs": 8, "sampling.gamma": 0.95},
     "LunarLander-v3": {"sampling.envs": 16, "sampling.gamma": 0.999},
     "LunarLanderContinuous-v3": {},
 }
-"""name of the environment ↦ settings by path; rows: of a batch, about. Empty: the rules did best of what was tried."""
+"""name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty: the
+rules did best of what was tried."""
 
 
 def tuned_settings(env: str) -> dict[str, Any]:
