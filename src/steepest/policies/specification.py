@@ -137,6 +137,8 @@ class PolicySpec:
         observation, action: the spaces that the file has beside it.
         """
         try:
+            memory = str(record.get("memory", "none"))
+            seeing = record["kind"] == "network" or memory != "none" or isinstance(observation, Masked)
             spec = cls(
                 kind=str(record["kind"]),
                 inputs=int(record["inputs"]),
@@ -152,16 +154,14 @@ class PolicySpec:
                 channels=str(record.get("channels", "auto")),
                 distribution=str(record.get("distribution", "gaussian")),
                 state_dependent_std=bool(record.get("state_dependent_std", False)),
-                memory=str(record.get("memory", "none")),
+                memory=memory,
                 memory_units=int(record.get("memory_units", 64)),
-                observation=observation,
+                observation=observation if seeing else None,
                 action=action if record["kind"] in ("mlp", "network") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not the record of a policy: {record!r:.200} ({error})") from error
         kinds[spec.kind]
-        if spec.kind != "network" and spec.memory == "none" and not isinstance(observation, Masked):
-            spec = replace(spec, observation=None)
         if spec.memory != "none":
             cells[spec.memory]
         return spec
