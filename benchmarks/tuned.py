@@ -2,11 +2,12 @@
 
     python benchmarks/tuned.py                              # every environment, ten seeds, tuned and by the rules
     python benchmarks/tuned.py --envs Pendulum-v1 --seeds 1000
-    python benchmarks/tuned.py --table                      # only the table, into docs/tuned.md
+    python benchmarks/tuned.py --trials                     # the trials that chose them, by the seeds 0, 1, 2
+    python benchmarks/tuned.py --table                      # only the tables, into docs/tuned.md
 
-A row is added to benchmarks/results/tuned.csv as a run ends, and a run whose row is there is not made again. A run is
-`steepest train ENV --steps N --seed S [--tuned]` on one core, and its evaluation 100 deterministic episodes of the last
-policy, in environments of fresh seeds. As many runs are made at once as there are cores.
+A row is added to benchmarks/results/tuned.csv or tuned-trials.csv as a run ends, and a run whose row is there is not
+made again. A run is `steepest train ENV --steps N --seed S [--tuned]` on one core, and its evaluation 100 deterministic
+episodes of the last policy, in environments of fresh seeds. As many runs are made at once as there are cores.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import queue
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rows
@@ -28,7 +30,8 @@ from steepest.reports.statistics import stratified_bootstrap
 from steepest.training.tuned import TUNED
 
 HERE = Path(__file__).parent
-TABLE, PAGE = HERE / "results" / "tuned.csv", HERE.parent / "docs" / "tuned.md"
+RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "tuned.md"
+TRIED = (0, 1, 2)
 SEEDS = tuple(range(1000, 1010))
 """By none of which a setting was chosen."""
 STEPS = {
@@ -51,47 +54,115 @@ ZOO = {
 }
 """Mean returns of its trained TRPO agents: one run each, deterministic."""
 LABELS = {"tuned": ["--tuned"], "rules": []}
+SCALED = "--normalise-observations True --scale-rewards True"
+TRIALS: dict[str, tuple[str, ...]] = {
+    "CartPole-v1": ("",),
+    "Acrobot-v1": ("", SCALED),
+    "MountainCar-v0": (
+        "",
+        SCALED,
+        "--normalise-observations True --policy.head-gain 1",
+        f"{SCALED} --envs 16 --policy.head-gain 1",
+        f"{SCALED} --envs 16 --policy.head-gain 1 --gamma .999",
+    ),
+    "MountainCarContinuous-v0": ("", "--gamma .999", "--gamma .999 --policy.initial-log-std 1"),
+    "Pendulum-v1": (
+        "",
+        "--gamma .9",
+        "--gamma .95 --envs 8 --rollout 128",
+        "--gamma .95 --envs 8 --rollout 128 --delta .05",
+        "--gamma .9 --envs 4 --rollout 256",
+        "--gamma .9 --envs 4 --rollout 256 --delta .02",
+    ),
+    "LunarLander-v3": (
+        "",
+        "--envs 16 --gamma .999",
+        "--scale-rewards True",
+        "--scale-rewards True --gamma .995",
+        "--scale-rewards True --gamma .995 --envs 8 --rollout 64",
+        "--scale-rewards True --gamma .999 --delta .02",
+        f"{SCALED} --gamma .995",
+        f"{SCALED} --gamma .995 --delta .02",
+        f"{SCALED} --envs 16 --gamma .999",
+        f"{SCALED} --envs 16 --gamma .999 --delta .02",
+        f"{SCALED} --gamma .999 --delta .03",
+    ),
+    "LunarLanderContinuous-v3": ("", "--gamma .999", "--gamma .999 --envs 8 --rollout 128"),
+}
+"""Options beside the rules; all that were tried."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--envs", nargs="+", default=list(TUNED), choices=list(TUNED))
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--table", action="store_true", help="only the table")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--trials", action="store_true", help="the trials, instead of what they chose")
+    parser.add_argument("--table", action="store_true", help="only the tables")
     arguments = parser.parse_args()
-    failed = [] if arguments.table else run(arguments.envs, arguments.seeds)
-    text = markdown(rows.read(TABLE))
-    PAGE.write_text(filled(PAGE.read_text(), {"tuned": text}))
-    print(text)
+    name = "tuned-trials" if arguments.trials else "tuned"
+    seeds = arguments.seeds or (TRIED if arguments.trials else SEEDS)
+    jobs: list[tuple[int, str]] = list(itertools.product(seeds, arguments.envs))
+    if arguments.trials:
+        wanted = [Job(env, trial or "the rules", trial.split(), seed) for seed, env in jobs for trial in TRIALS[env]]
+    else:
+        ways = {env: LABELS if TUNED[env] else {"rules": []} for env in arguments.envs}
+        wanted = [Job(env, label, options, seed) for seed, env in jobs for label, options in ways[env].items()]
+    failed = [] if arguments.table else run(wanted, RESULTS / f"{name}.csv")
+    made = {
+        "tuned": markdown(rows.read(RESULTS / "tuned.csv")),
+        "trials": tried(rows.read(RESULTS / "tuned-trials.csv")),
+    }
+    PAGE.write_text(filled(PAGE.read_text(), made))
+    print(made["trials" if arguments.trials else "tuned"])
     sys.exit(bool(failed))
 
 
-def run(envs: list[str], seeds: list[int]) -> list[str]:
-    """Every run that has no row yet, one on each core; what failed. Where nothing is tuned, the rules alone."""
-    done, cores = rows.done(rows.read(TABLE), "env", "label", "seed"), queue.SimpleQueue[int]()
+class Job(NamedTuple):
+    """One run, `options` beside the rules."""
+
+    env: str
+    label: str
+    options: list[str]
+    seed: int
+
+
+def run(wanted: list[Job], table: Path) -> list[str]:
+    """Every run that has no row yet, one on each core; what failed."""
+    done, cores = rows.done(rows.read(table), "env", "label", "seed"), queue.SimpleQueue[int]()
     for core in os.sched_getaffinity(0):
         cores.put(core)
-    every = itertools.product(seeds, envs, LABELS)
-    wanted = [each for each in every if TUNED[each[1]] or each[2] == "rules"]
 
-    def make(seed: int, env: str, label: str) -> str | None:
-        core = cores.get()
+    def make(job: Job) -> str | None:
+        core, options = cores.get(), [*job.options, "--workers", "0"]
         try:
-            found = one(env, [*LABELS[label], "--workers", "0"], STEPS[env], seed, core=core, episodes=100)
+            found = one(job.env, options, STEPS[job.env], job.seed, core=core, episodes=100)
         except Exception as error:
-            return f"{env}, {label}, seed {seed}: {error}"
+            return f"{job}: {error}"
         finally:
             cores.put(core)
-        rows.append(TABLE, {"env": env, "label": label, "seed": seed} | found | {"cores": 1}, FIELDS)
-        print(f"{env}, {label}, seed {seed}: {found['mean']:.1f}", file=sys.stderr, flush=True)
+        said = {"env": job.env, "label": job.label, "options": " ".join(options), "seed": job.seed}
+        rows.append(table, said | found | {"cores": 1}, FIELDS)
+        print(f"{job.env}, {job.label}, seed {job.seed}: {found['mean']:.1f}", file=sys.stderr, flush=True)
         return None
 
-    todo = [(seed, env, label) for seed, env, label in wanted if (env, label, str(seed)) not in done]
+    todo = [job for job in wanted if (job.env, job.label, str(job.seed)) not in done]
     with ThreadPoolExecutor(cores.qsize()) as pool:
-        failed = [said for said in pool.map(lambda job: make(*job), todo) if said]
+        failed = [said for said in pool.map(make, todo) if said]
     for said in failed:
         print(said, file=sys.stderr)
     return failed
+
+
+def tried(found: list[dict[str, str]]) -> str:
+    """Each trial's mean over seeds, and its seeds."""
+    lines = ["| | beside the rules | mean | each seed |", "|---|---|--:|---|"]
+    for env, trials in TRIALS.items():
+        for trial in trials:
+            means = [float(r["mean"]) for r in found if (r["env"], r["label"]) == (env, trial or "the rules")]
+            if means:
+                each = ", ".join(f"{mean:.0f}" for mean in means)
+                lines.append(f"| {env} | {f'`{trial}`' if trial else ''} | {np.mean(means):.0f} | {each} |")
+    return "\n".join(lines)
 
 
 def markdown(found: list[dict[str, str]]) -> str:
