@@ -60,11 +60,12 @@ def stopped_and_resumed(tmp_path: Path, env: Any, at: int, again: Any = None, **
 
 
 REMEMBERING: dict[str, Any] = {"policy": {"hidden": (8,), "memory": "lstm", "memory_units": 4}}
+VINE = {"states": 8, "actions": 2, "length": 3}
 SEVERAL: list[Any] = [
     ("CartPole-v1", {"group": 2, "normalise_observations": True, "scale_rewards": True}),
     ("Pendulum-v1", {"workers": 2, "group": 2, "damping_rule": "adaptive", "delta_final": 0.001}),
     pytest.param("Hopper-v5", {"warm_start": True, "subsample": 0.5}, marks=pytest.mark.slow),
-    ("Hopper-v5", {"scheme": "vine", "envs": 1, "vine": {"states": 8, "actions": 2, "length": 3}}),
+    pytest.param("Hopper-v5", {"scheme": "vine", "envs": 1, "vine": VINE}, marks=pytest.mark.slow),
     ("gymnax:CartPole-v1", {"normalise_observations": True, "scale_rewards": True}),
     pytest.param("steepest/CartPoleMasked-v0", {"workers": 2, "group": 2, **REMEMBERING}, marks=pytest.mark.slow),
     ("steepest/CartPoleMasked-v0", {"group": 2, **REMEMBERING}),

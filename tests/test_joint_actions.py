@@ -76,7 +76,8 @@ class FunctionalCopy:
         return obs, state, jnp.mean(right.astype(jnp.float32)), False, False, {}
 
 
-@pytest.mark.parametrize("distribution", ["beta", pytest.param("gaussian", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_the_optimum_is_found_and_comes_back_from_its_file(distribution: Any, tmp_path: Path) -> None:
     given = {**SMALL, "policy": {"distribution": distribution}, "delta": 0.05, "gamma": 0.5}
     run = st.train(Copy, "trpo", steps=30_000, seed=1, out=tmp_path / "run", **given)

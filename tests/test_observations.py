@@ -109,6 +109,7 @@ def test_the_optimum_needs_both_parts_and_is_found(tmp_path: Path) -> None:
         assert run.agent.predict(obs, deterministic=True)[0] == env.wanted
 
 
+@pytest.mark.slow
 def test_the_optimum_is_found_in_one_program(tmp_path: Path) -> None:
     settings = {**SMALL, "group": None}
     run = st.train(FunctionalSigns(), "trpo", steps=30_720, seed=1, out=tmp_path, **settings)
