@@ -476,3 +476,13 @@ def test_a_worker_that_dies_is_replaced_by_the_same_in_a_resumed_run(tmp_path: P
     env = Mortal
     settings = {**SMALL, "workers": 2, "group": 2, "algorithm": "npg"}
     assert stopped_and_resumed(tmp_path, env, 4, env, **settings) == []
+
+
+def test_a_run_that_goes_on_has_not_ended(tmp_path: Path) -> None:
+    """Killed while it does, it has no evaluation and no curve of a policy that is no longer its last."""
+    run = st.train("CartPole-v1", out=tmp_path, workers=0, **{**SMALL, "steps": 256})
+    ends = [tmp_path / name for name in ("evaluation.json", "learning_curve.png")]
+    assert all(path.exists() for path in ends)
+    with pytest.raises(Stop):
+        st.resume(run.path, steps=8 * 256, callbacks=[stopping(5)])
+    assert not any(path.exists() for path in ends)
