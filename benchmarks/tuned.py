@@ -175,7 +175,7 @@ def markdown(found: list[dict[str, str]]) -> str:
         means = [float(row["mean"]) for row in found if (row["env"], row["label"]) == (env, label)]
         if not means:
             continue
-        settings = " ".join(f"`{k} = {v:g}`" for k, v in TUNED[env].items()) if label == "tuned" else "the rules"
+        settings = " ".join(f"`{k} = {v}`" for k, v in TUNED[env].items()) if label == "tuned" else "the rules"
         iqm = stratified_bootstrap([means])
         interval = f"**{iqm.estimate:.1f}** [{iqm.low:.1f}, {iqm.high:.1f}]"
         extremes = f"{np.mean(means):.1f} | {min(means):.1f} | {max(means):.1f}"

@@ -47,7 +47,6 @@ from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
 from steepest.policies.images import is_image
 from steepest.policies.masked import with_mask
-from steepest.policies.networks import HEAD_GAIN
 from steepest.policies.specification import PolicySpec
 from steepest.policies.trunks import Layers, is_simple, network_for
 from steepest.sampling.rows import memories
@@ -67,7 +66,7 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
         given = config.policy
         log_std = 0.0 if given.initial_log_std is None else given.initial_log_std
         networks = {
-            "head_gain": HEAD_GAIN if given.head_gain is None else given.head_gain,
+            "head_gain": given.head_gain,
             "activation": given.activation,
             "initialisation": given.initialisation,
             "norm": given.layer_norm,

@@ -25,7 +25,7 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"momentum must be in [0, 1), got {config.update.momentum}")
     if config.update.subsample is not None and not 0 < config.update.subsample <= 1:
         raise UsageError(f"subsample must be in (0, 1], got {config.update.subsample}")
-    if not 0 <= (config.update.entropy or 0.0) < math.inf:
+    if not 0 <= config.update.entropy < math.inf:
         raise UsageError(f"entropy must be a finite number ≥ 0, got {config.update.entropy}")
     if config.update.damping == 0 and config.update.damping_rule != "fixed":
         raise UsageError(f"damping_rule={config.update.damping_rule} needs a damping > 0 to start from, got 0")
@@ -52,8 +52,7 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"initial_log_std must be finite, got {config.policy.initial_log_std}")
     if config.policy.distribution == "beta" and config.policy.state_dependent_std:
         raise UsageError("state_dependent_std is of Gaussians; a Beta depends on the state anyway: leave it out")
-    if config.policy.head_gain is not None:
-        _positive("head_gain", config.policy.head_gain)
+    _positive("head_gain", config.policy.head_gain)
     for part, hidden in (("policy", config.policy.hidden), ("critic", config.critic.hidden)):
         if any(n < 1 for n in hidden):
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")

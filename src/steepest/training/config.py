@@ -56,8 +56,8 @@ class UpdateConfig:
     that; of large images fewer."""
     divergence: Literal["mean", "max"] = "mean"
     """trpo: hold the mean KL over the states within δ, or the largest."""
-    entropy: float | None = None
-    """Temperature τ: maximise the return plus τ times the policy's entropy, in raw reward units per nat. Default: 0."""
+    entropy: float = 0.0
+    """Temperature τ: maximise the return plus τ times the policy's entropy, in raw reward units per nat."""
     damped_form: bool = False
     """Measure the step by F + λI, as most libraries do: the realised KL is then less than δ."""
     backtracks: int = 10
@@ -135,9 +135,8 @@ class PolicyConfig:
     """Between the layers. auto: tanh, relu in convolutional networks and gelu in attention."""
     initialisation: Literal["orthogonal", "uniform"] = "orthogonal"
     """Of the layers; uniform: in ±1/√inputs, biases too, as PyTorch's are."""
-    head_gain: float | None = None
-    """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer.
-    Default: 0.01."""
+    head_gain: float = 0.01
+    """Of the last layer: small, so that the first policy is almost the same in all states; 1 for an ordinary layer."""
     initial_log_std: float | None = None
     """ln σ of a Gaussian policy at the start, in the units of the action; of a squashed one half the box is 1."""
     distribution: Literal["gaussian", "squashed", "beta"] = "gaussian"

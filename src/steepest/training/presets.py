@@ -22,10 +22,7 @@ from steepest.training.checks import check, check_memory
 from steepest.training.config import TrainConfig, UpdateConfig
 from steepest.training.tuned import tuned_settings
 
-BOTH: dict[str, Any] = {"update.entropy": 0.0, "policy.head_gain": 0.01}
-
 DISCRETE: dict[str, Any] = {
-    **BOTH,
     "rows": 1024,
     "update.delta": 0.01,
     "update.damping": 0.1,
@@ -39,7 +36,6 @@ DISCRETE: dict[str, Any] = {
 }
 
 CONTINUOUS: dict[str, Any] = {
-    **BOTH,
     "rows": 2048,
     "update.delta": 0.03,
     "update.damping": 0.1,

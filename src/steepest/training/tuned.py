@@ -10,18 +10,15 @@ from typing import Any
 
 from steepest.names import unknown
 
+SCALED: dict[str, Any] = {"sampling.normalise_observations": True, "sampling.scale_rewards": True}
+
 TUNED: dict[str, dict[str, Any]] = {
     "CartPole-v1": {},
     "Acrobot-v1": {},
-    "MountainCar-v0": {
-        "sampling.envs": 16,
-        "sampling.normalise_observations": True,
-        "sampling.scale_rewards": True,
-        "policy.head_gain": 1.0,
-    },
+    "MountainCar-v0": SCALED,
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
     "Pendulum-v1": {"rows": 1024, "sampling.envs": 8, "sampling.gamma": 0.95},
-    "LunarLander-v3": {"sampling.envs": 16, "sampling.gamma": 0.999},
+    "LunarLander-v3": {**SCALED, "sampling.gamma": 0.995, "update.delta": 0.02},
     "LunarLanderContinuous-v3": {},
 }
 """name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty: the
