@@ -79,7 +79,6 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--envs 16 --gamma .999",
         "--scale-rewards True",
         "--scale-rewards True --gamma .995",
-        "--scale-rewards True --gamma .995 --envs 8 --rollout 64",
         "--scale-rewards True --gamma .999 --delta .02",
         f"{SCALED} --gamma .995",
         f"{SCALED} --gamma .995 --delta .02",
@@ -87,7 +86,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         f"{SCALED} --envs 16 --gamma .999 --delta .02",
         f"{SCALED} --gamma .999 --delta .03",
     ),
-    "LunarLanderContinuous-v3": ("", "--gamma .999", "--gamma .999 --envs 8 --rollout 128"),
+    "LunarLanderContinuous-v3": ("", "--gamma .999"),
 }
 """Options beside the rules; all that were tried."""
 
