@@ -255,6 +255,7 @@ def test_seeds_that_have_ended_wait_for_the_others(tmp_path: Path):
         ("CartPole-v1", {"seeds": 2}, "stepped on the host.*--seed.*gymnax:CartPole-v1"),
         ("mdp:chain", {"seeds": 2, "sampling": {"scheme": "vine"}}, "vine a run is not one program"),
         ("mdp:chain", {"seeds": 0}, "at least 1"),
+        ("mdp:chain", {"seeds": 2.5}, "a whole number, at least 1, got 2.5"),
         ("mdp:chain", {"seeds": 2, "seed": 2**32 - 1}, "less than"),
     ],
 )

@@ -108,8 +108,8 @@ def run_together(loops: Sequence[Loop], runs: NativeRuns) -> None:
 
 def check_seeds(config: TrainConfig, seeds: int, world: World) -> None:
     """Raise UsageError unless so many runs can be one program."""
-    if seeds < 1:
-        raise UsageError(f"seeds must be at least 1, got {seeds}")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise UsageError(f"seeds must be a whole number, at least 1, got {seeds!r}")
     check_seed(config.seed + seeds - 1)
     if is_native(config, world):
         return
