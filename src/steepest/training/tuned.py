@@ -18,7 +18,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "MountainCar-v0": SCALED,
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
     "Pendulum-v1": {"rows": 1024, "sampling.envs": 8, "sampling.gamma": 0.95},
-    "LunarLander-v3": {**SCALED, "sampling.gamma": 0.995, "update.delta": 0.02},
+    "LunarLander-v3": {},
     "LunarLanderContinuous-v3": {},
 }
 """name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty: the
