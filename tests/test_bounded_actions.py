@@ -75,9 +75,8 @@ class FunctionalReach:
         {"distribution": "beta"},
         {"distribution": "squashed"},
         {"distribution": "squashed", "state_dependent_std": True},
-        {"state_dependent_std": True},
     ],
-    ids=["beta", "squashed", "squashed, of the state", "of the state"],
+    ids=["beta", "squashed", "squashed, of the state"],
 )
 def test_the_optimum_is_found_and_comes_back(policy: dict[str, Any], tmp_path: Path) -> None:
     run = st.train(Reach, "trpo", steps=30_000, seed=1, out=tmp_path / "run", policy=policy, **SMALL)
