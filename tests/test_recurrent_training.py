@@ -311,8 +311,9 @@ def test_an_agent_is_saved_loaded_and_evaluated(tmp_path: Path) -> None:
     arrays, info = checkpoint.load(tmp_path / "agent")
     old = {name.replace(".features.layers[", ".features.net.layers["): array for name, array in arrays.items()}
     assert old.keys() != arrays.keys()
-    checkpoint.save(tmp_path / "old", old, info)
+    checkpoint.save(tmp_path / "old", old, {**info, "policy": {**info["policy"], "kind": "mlp-gaussian"}})
     assert checkpoint.load(tmp_path / "old")[0].keys() == arrays.keys()
+    np.testing.assert_array_equal(st.evaluate(st.load(tmp_path / "old"), "steepest/PendulumMasked-v0", 2, 3), mine)
     checkpoint.save(tmp_path / "own", old, {**info, "policy": None})
     kept = checkpoint.load(tmp_path / "own")[0]
     assert "learner.policy.features.net.layers[0].weight" in kept

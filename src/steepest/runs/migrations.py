@@ -26,7 +26,7 @@ def migrated(version: int, arrays: Arrays, info: Info) -> tuple[Arrays, Info]:
     while version < FORMAT:
         arrays, info = MIGRATIONS[version](arrays, info)
         version += 1
-    return _renamed(arrays, info), info
+    return _renamed(arrays, info), _with_kind(info)
 
 
 def _renamed(arrays: Arrays, info: Info) -> Arrays:
@@ -36,6 +36,15 @@ def _renamed(arrays: Arrays, info: Info) -> Arrays:
         name if name.startswith(theirs) else name.replace(".features.net.layers[", ".features.layers["): array
         for name, array in arrays.items()
     }
+
+
+def _with_kind(info: Info) -> Info:
+    """The kind of a policy with memory said its head, which the space of the actions says too."""
+    policy = info.get("policy")
+    heads = ("mlp-categorical", "mlp-multi-categorical", "mlp-bernoulli", "mlp-gaussian")
+    if not isinstance(policy, dict) or policy.get("memory", "none") == "none" or policy.get("kind") not in heads:
+        return info
+    return {**info, "policy": {**policy, "kind": "mlp", "parts": []}}
 
 
 def _from_1(arrays: Arrays, info: Info) -> tuple[Arrays, Info]:
