@@ -13,6 +13,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 import steepest as st
+from short_runs import NEAR
 from steepest import spaces
 from steepest.distributions import Beta, SquashedGaussian
 from steepest.policies.heads import head_for
@@ -20,14 +21,6 @@ from steepest.worlds import Adapted, make_world
 
 LENGTH = 8
 LOW, HIGH = np.array([-1.0, 10.0], np.float32), np.array([3.0, 12.0], np.float32)
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "delta": 0.05,
-    "gamma": 0.5,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-}
 
 
 class Reach(gymnasium.Env):
@@ -79,7 +72,7 @@ class FunctionalReach:
     ids=["beta", "squashed", "squashed, of the state"],
 )
 def test_the_optimum_is_found_and_comes_back(policy: dict[str, Any], tmp_path: Path) -> None:
-    run = st.train(Reach, "trpo", steps=30_000, seed=1, out=tmp_path / "run", policy=policy, **SMALL)
+    run = st.train(Reach, "trpo", steps=30_000, seed=1, out=tmp_path / "run", policy=policy, **NEAR)
     assert run.evaluation.mean() > -0.4
     assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
     agent, obs = st.load(run.path), np.full((5, 2), 0.5, np.float32)
@@ -95,7 +88,7 @@ def test_the_optimum_is_found_and_comes_back(policy: dict[str, Any], tmp_path: P
 @pytest.mark.parametrize("distribution", ["squashed", "beta"])
 def test_in_one_program_and_in_other_ways(distribution: str, tmp_path: Path) -> None:
     policy = {"distribution": distribution}
-    run = st.train(FunctionalReach(), "trpo", steps=30_000, seed=1, out=tmp_path / "run", policy=policy, **SMALL)
+    run = st.train(FunctionalReach(), "trpo", steps=30_000, seed=1, out=tmp_path / "run", policy=policy, **NEAR)
     assert run.evaluation.mean() > -0.4
     vine = {"scheme": "vine", "vine": {"states": 8, "actions": 2, "length": 2}}
     ways: list[Any] = [
@@ -105,7 +98,7 @@ def test_in_one_program_and_in_other_ways(distribution: str, tmp_path: Path) -> 
         {"entropy": 0.01},
     ]
     for i, settings in enumerate(ways):
-        given = {"algorithm": "trpo", **SMALL, **settings, "steps": 1024}
+        given = {"algorithm": "trpo", **NEAR, **settings, "steps": 1024}
         run = st.train(Reach, out=tmp_path / f"{i}", policy=policy, **given)
         assert run.metrics[-1]["update/reason"] == "accepted"
     assert st.resume(run.path, env=Reach, steps=2048).steps >= 2048

@@ -11,21 +11,13 @@ import pytest
 import steepest as st
 from images import LENGTH, Dot, FunctionalDot
 from sameness import differences
+from short_runs import NEAR
 from steepest.spaces import describe
 from steepest.training.assembly import example
 from steepest.training.failed_update import replay
 from steepest.training.settings import from_record
 
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-    "gamma": 0.5,
-    "delta": 0.05,
-    "group": 4,
-    "critic": {"epochs": 2},
-}
+SMALL: dict[str, Any] = {**NEAR, "group": 4, "critic": {"epochs": 2}}
 
 
 @pytest.mark.slow

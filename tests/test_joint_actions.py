@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import steepest as st
 from environments import Spaces
+from short_runs import SHORT
 from steepest.distributions import Categorical, Product
 from steepest.worlds import make_world
 
@@ -22,12 +23,6 @@ LENGTH = 8
 WIDTH = 0.3
 """How near an action comes to what is wanted for full reward."""
 ACTIONS: Any = Dict(go=Tuple((Box(-1.0, 1.0, (1,)), Discrete(3, start=-1))), on=MultiBinary(2))
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-}
 
 
 class Copy(gymnasium.Env):
@@ -79,7 +74,7 @@ class FunctionalCopy:
 @pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 def test_the_optimum_is_found_and_comes_back_from_its_file(distribution: Any, tmp_path: Path) -> None:
-    given = {**SMALL, "policy": {"distribution": distribution}, "delta": 0.05, "gamma": 0.5}
+    given = {**SHORT, "policy": {"distribution": distribution}, "delta": 0.05, "gamma": 0.5}
     run = st.train(Copy, "trpo", steps=30_000, seed=1, out=tmp_path / "run", **given)
     assert run.evaluation.mean() > 0.97 * LENGTH
     assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
@@ -96,13 +91,13 @@ def test_the_optimum_is_found_and_comes_back_from_its_file(distribution: Any, tm
 
 @pytest.mark.slow
 def test_the_optimum_is_found_in_one_program(tmp_path: Path) -> None:
-    run = st.train(FunctionalCopy(), "trpo", steps=30_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path, **SMALL)
+    run = st.train(FunctionalCopy(), "trpo", steps=30_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path, **SHORT)
     assert run.evaluation.mean() > 0.97 * LENGTH
 
 
 @pytest.mark.slow
 def test_a_run_is_taken_up(tmp_path: Path) -> None:
-    run = st.train(Copy, "trpo", out=tmp_path / "run", **SMALL, steps=512, checkpoint_every=1)
+    run = st.train(Copy, "trpo", out=tmp_path / "run", **SHORT, steps=512, checkpoint_every=1)
     assert st.resume(run.path, env=Copy, steps=1024).steps > 512
 
 
@@ -136,7 +131,7 @@ def test_a_vector_environment_is_given_them_batched(mode: AutoresetMode) -> None
     ids=["vine", "sample space, workers", "acktr, entropy"],
 )
 def test_other_ways_to_train(settings: dict[str, Any], tmp_path: Path) -> None:
-    given = {"algorithm": "trpo", **SMALL, **settings, "steps": 1024}
+    given = {"algorithm": "trpo", **SHORT, **settings, "steps": 1024}
     run = st.train(Copy, out=tmp_path / "run", **given)
     assert run.metrics[-1]["update/reason"] == "accepted"
 
@@ -149,4 +144,4 @@ def test_a_policy_of_your_own_with_other_parts_is_refused(tmp_path: Path) -> Non
 
     space = Tuple((Discrete(2), Discrete(3)))
     with pytest.raises(st.UsageError, match="the policy has 3 actions, the environment 2"):
-        st.train(lambda: Spaces(Copy.observation_space, space), "npg", policy=policy((3, 2)), out=tmp_path, **SMALL)
+        st.train(lambda: Spaces(Copy.observation_space, space), "npg", policy=policy((3, 2)), out=tmp_path, **SHORT)

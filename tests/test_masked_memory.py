@@ -15,6 +15,7 @@ import steepest as st
 from masked_environments import FunctionalRecall, Recall, Trap
 from recurrent_problems import VECTOR
 from sameness import differences
+from short_runs import NEAR
 from steepest.agent import Agent
 from steepest.chunks import each
 from steepest.critics.value import recurrent_value, unmasked
@@ -35,17 +36,7 @@ from steepest.worlds import Adapted, make_world
 from steepest.worlds.settable import keepable
 
 POLICY: dict[str, Any] = {"memory": "gru", "memory_units": 16, "hidden": (16,), "mask": True}
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "steps": 6000,
-    "delta": 0.05,
-    "gamma": 0.5,
-    "seed": 1,
-    "tensorboard": False,
-    "policy": POLICY,
-    "evaluation": {"every": 0, "final_episodes": 10},
-}
+SMALL: dict[str, Any] = {**NEAR, "steps": 6000, "seed": 1, "policy": POLICY}
 
 
 def by_hand(agent: Agent, episodes: int) -> float:

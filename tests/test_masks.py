@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import steepest as st
 from environments import Counting
 from masked_environments import DICT, LENGTH, FunctionalTrap, Trap, TrapWithMethod, Wrong, trap
+from short_runs import NEAR
 from steepest import spaces
 from steepest.agent import Agent
 from steepest.distributions import Bernoulli, Categorical, MultiCategorical, Product
@@ -30,15 +31,7 @@ from steepest.training.hosting import place
 from steepest.training.settings import with_settings
 from steepest.worlds import Adapted, make_world
 
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "steps": 6000,
-    "delta": 0.05,
-    "gamma": 0.5,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-}
+SMALL: dict[str, Any] = {**NEAR, "steps": 6000}
 
 
 def config_of(run: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 
 import steepest as st
 from images import LENGTH, FunctionalOnce, Once
+from short_runs import NEAR
 from steepest.policies.specification import PolicySpec
 from steepest.policies.trunks import Convolutional, Plain
 from steepest.spaces import Box, Discrete, Joint, Masked, MultiBinary, Space
@@ -20,16 +21,7 @@ from steepest.training.config import TrainConfig
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
 
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-    "gamma": 0.5,
-    "delta": 0.05,
-    "critic": {"epochs": 2},
-    "policy": {"memory": "gru", "memory_units": 16},
-}
+SMALL: dict[str, Any] = {**NEAR, "critic": {"epochs": 2}, "policy": {"memory": "gru", "memory_units": 16}}
 
 
 def image(height: int, width: int, channels: int) -> Box:

@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text, Tu
 import steepest as st
 from environments import Counting, Spaces
 from sameness import differences
+from short_runs import SHORT
 from steepest import spaces
 from steepest.errors import RunError
 from steepest.runs import checkpoint
@@ -76,18 +77,10 @@ class FunctionalCopy:
         return obs, wanted, jnp.mean(action == state), False, False, {}
 
 
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "rollout": 64,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-}
-
-
 @pytest.mark.parametrize("actions", ["multi-binary", pytest.param("multi-discrete", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_the_optimum_is_found_on_the_host(actions: str, seed: int, tmp_path: Path) -> None:
-    settings = {**SMALL, "steps": 25_000, "delta": 0.05, "gamma": 0.5}
+    settings = {**SHORT, "steps": 25_000, "delta": 0.05, "gamma": 0.5}
     run = st.train(lambda: Copy(actions), "trpo", seed=seed, out=tmp_path, **settings)
     assert run.evaluation.mean() == LENGTH
     assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
@@ -96,7 +89,7 @@ def test_the_optimum_is_found_on_the_host(actions: str, seed: int, tmp_path: Pat
 @pytest.mark.parametrize("actions", ["multi-discrete", pytest.param("multi-binary", marks=pytest.mark.slow)])
 def test_the_optimum_is_found_in_one_program(actions: str, tmp_path: Path) -> None:
     world = FunctionalCopy(actions)
-    run = st.train(world, "trpo", steps=25_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path, **SMALL)
+    run = st.train(world, "trpo", steps=25_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path, **SHORT)
     assert run.evaluation.mean() == LENGTH
 
 
@@ -105,7 +98,7 @@ def test_an_agent_comes_back_and_acts_in_its_space(actions: str, tmp_path: Path)
     def env() -> Copy:
         return Copy(actions)
 
-    settings = {**SMALL, "steps": 1024, "checkpoint_every": 1}
+    settings = {**SHORT, "steps": 1024, "checkpoint_every": 1}
     run = st.train(env, "trpo", out=tmp_path / "run", **settings)
     agent, space = st.load(run.path), ACTIONS[actions]
     obs = np.ones((5, *Copy(actions).shape), np.float32)
@@ -128,7 +121,7 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
     def env() -> Copy:
         return Copy("multi-discrete")
 
-    settings = {**SMALL, "steps": 1024, "checkpoint_every": 1, "evaluation": {"every": 512, "episodes": 2}}
+    settings = {**SHORT, "steps": 1024, "checkpoint_every": 1, "evaluation": {"every": 512, "episodes": 2}}
     whole = st.train(env, "trpo", out=tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         st.train(env, "trpo", out=tmp_path / "run", callbacks=[stop], **settings)
@@ -150,7 +143,7 @@ def test_records_of_spaces(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
-    run = st.train(lambda: Copy("multi-discrete"), "npg", out=tmp_path / "run", **{**SMALL, "steps": 512})
+    run = st.train(lambda: Copy("multi-discrete"), "npg", out=tmp_path / "run", **{**SHORT, "steps": 512})
     arrays, info = read(run.path)
     info["policy"]["parts"] = [1, 4]
     checkpoint.save(run.path / "checkpoints" / "last.safetensors", arrays, info)
@@ -169,10 +162,10 @@ def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_not_supported_is_said(observation: Any, action: Any, what: str, tmp_path: Path) -> None:
     with pytest.raises(st.UsageError, match=what):
-        st.train(lambda: Spaces(observation, action), "npg", out=tmp_path / "run", **{**SMALL, "steps": 512})
+        st.train(lambda: Spaces(observation, action), "npg", out=tmp_path / "run", **{**SHORT, "steps": 512})
 
 
 def test_a_policy_of_your_own_with_other_parts_is_refused(tmp_path: Path) -> None:
     policy = st.MlpMultiCategorical(2, (3, 2), (4,), key=jax.random.key(0))
     with pytest.raises(st.UsageError, match=r"parts have \(3, 2\) actions, the environment's \(2, 3\)"):
-        st.train(lambda: Copy("multi-discrete"), "npg", policy=policy, out=tmp_path / "run", **{**SMALL, "steps": 512})
+        st.train(lambda: Copy("multi-discrete"), "npg", policy=policy, out=tmp_path / "run", **{**SHORT, "steps": 512})

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import steepest as st
 from environments import Counting, Spaces
 from sameness import differences
+from short_runs import NEAR
 from steepest.normaliser import Normaliser
 from steepest.policies.encoder import left_alone
 from steepest.policies.specification import PolicySpec
@@ -86,17 +87,7 @@ class FunctionalSigns:
         return obs, wanted, (action == state).astype(jnp.float32), False, False, {}
 
 
-SMALL: dict[str, Any] = {
-    "envs": 8,
-    "group": 4,
-    "rollout": 64,
-    "tensorboard": False,
-    "evaluation": {"every": 0, "final_episodes": 10},
-    "gamma": 0.5,
-    "delta": 0.05,
-    "normalise_observations": True,
-    "critic": {"epochs": 2},
-}
+SMALL: dict[str, Any] = {**NEAR, "group": 4, "normalise_observations": True, "critic": {"epochs": 2}}
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ TUNED: dict[str, dict[str, Any]] = {
     "LunarLander-v3": {},
     "LunarLanderContinuous-v3": {},
 }
-"""name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty: the
-rules did best of what was tried."""
+"""name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty:
+fresh seeds bore out nothing that was tried."""
 
 
 def tuned_settings(env: str) -> dict[str, Any]:
