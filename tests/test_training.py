@@ -433,7 +433,7 @@ class TestConfig:
         config = with_settings(st.TrainConfig("X"), given)
         spec = build_agent(config, box, box, None, jax.random.key(0)).spec
         assert spec == PolicySpec("mlp-gaussian", 2, 2, (3,), -1.0, 2.0, "relu", "uniform")
-        critic = build_critic(config, box, jax.random.key(0))
+        critic = build_critic(config, box, None, jax.random.key(0))
         assert critic.net.activation == "relu"  # type: ignore[attr-defined]
         assert np.abs(critic.net.layers[0].bias).max() > 0  # type: ignore[attr-defined]
 

@@ -199,8 +199,12 @@ class Mlp(eqx.Module):
         )
         self.activation, self.norm = activation, norm
 
-    def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
+    def features(self, x: Num[AnyArray, " in"]) -> Num[AnyArray, " features"]:
+        """What the last layer is given."""
         for layer in self.layers[:-1]:
             x = layer(x)
             x = ACTIVATIONS[self.activation](layer_norm(x) if self.norm else x)
-        return self.layers[-1](x)
+        return x
+
+    def __call__(self, x: Num[AnyArray, " in"]) -> Float[Array, " out"]:
+        return self.layers[-1](self.features(x))

@@ -3,6 +3,7 @@
 from steepest.critics.compatible import compatible_weights, path_weights, uncentred_weights
 from steepest.critics.fit import AdamFit, CriticFit, FitInfo
 from steepest.critics.natural_fit import NaturalFit, trust_region
+from steepest.critics.shared import SharedValue, features, upon
 from steepest.critics.value import Critic, MlpValue, NetworkValue, StateValue, Unmasked, recurrent_value, unmasked
 
 __all__ = [
@@ -13,12 +14,15 @@ __all__ = [
     "MlpValue",
     "NaturalFit",
     "NetworkValue",
+    "SharedValue",
     "StateValue",
     "Unmasked",
     "compatible_weights",
+    "features",
     "path_weights",
     "recurrent_value",
     "trust_region",
     "uncentred_weights",
     "unmasked",
+    "upon",
 ]

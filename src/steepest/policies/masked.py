@@ -29,6 +29,10 @@ class MaskedPolicy(eqx.Module):
     policy: Any
     form: MaskedForm = eqx.field(static=True)
 
+    def features(self, obs: Any) -> Any:
+        """Of the policy within; see `Featured`."""
+        return self.policy.features(self.form.split(obs)[0])
+
     def __call__(self, obs: Any) -> Distribution:
         own, mask = self.form.split(obs)
         return masked(self.policy(own), jnp.asarray(mask) > 0.5)

@@ -42,5 +42,9 @@ class NetworkPolicy(eqx.Module):
         last = Dense(trunk.features, head.outputs, gain=gain, initialisation=how.initialisation, key=keys[1])
         return cls(trunk, last, head)
 
+    def features(self, obs: Any) -> Any:
+        """What the last layer is given; see `Featured`."""
+        return self.trunk(obs)
+
     def __call__(self, obs: Any) -> Distribution:
-        return self.head(self.last(self.trunk(obs)))
+        return self.head(self.last(self.features(obs)))

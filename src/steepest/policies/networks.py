@@ -19,14 +19,22 @@ HEAD_GAIN = 0.01
 """Of the last layer: the first policy is almost the same in all states (Andrychowicz et al. 2021)."""
 
 
-class MlpCategorical(eqx.Module):
+class _OnMlp(eqx.Module):
+    """What the policies here have in common.  net: [...] flattened ↦ the parameters of a distribution."""
+
+    net: Mlp
+
+    def features(self, obs: Any) -> Any:
+        """What the last layer is given; see `Featured`."""
+        return self.net.features(jnp.ravel(obs))
+
+
+class MlpCategorical(_OnMlp):
     """obs [...] (flattened) ↦ Categorical over `actions` actions.
 
     hidden: units of each hidden layer.  head_gain: of the last layer.  activation, initialisation,
     norm: of the layers, as of `Mlp`.
     """
-
-    net: Mlp
 
     def __init__(
         self,
@@ -55,13 +63,12 @@ class MlpCategorical(eqx.Module):
         return Categorical(self.net(jnp.ravel(obs)))
 
 
-class MlpMultiCategorical(eqx.Module):
+class MlpMultiCategorical(_OnMlp):
     """obs [...] (flattened) ↦ MultiCategorical with so many actions in each part.
 
     sizes: of the parts.  hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     """
 
-    net: Mlp
     sizes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, inputs: int, sizes: Sequence[int], hidden: tuple[int, ...] = (64, 64), **layers: Any):
@@ -72,13 +79,11 @@ class MlpMultiCategorical(eqx.Module):
         return MultiCategorical(self.net(jnp.ravel(obs)), self.sizes)
 
 
-class MlpBernoulli(eqx.Module):
+class MlpBernoulli(_OnMlp):
     """obs [...] (flattened) ↦ Bernoulli over `actions` switches.
 
     hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     """
-
-    net: Mlp
 
     def __init__(self, inputs: int, actions: int, hidden: tuple[int, ...] = (64, 64), **layers: Any):
         self.net = MlpCategorical(inputs, actions, hidden, **layers).net
@@ -87,14 +92,13 @@ class MlpBernoulli(eqx.Module):
         return Bernoulli(self.net(jnp.ravel(obs)))
 
 
-class MlpGaussian(eqx.Module):
+class MlpGaussian(_OnMlp):
     """obs [...] (flattened) ↦ diagonal Gaussian on ℝᵈ with a state-independent ln σ (Schulman et al. 2015).
 
     hidden, head_gain, activation, initialisation, norm: as of `MlpCategorical`.
     log_std: [d], the logarithm of σ in the units of the action, the same in every state, trained.
     """
 
-    net: Mlp
     log_std: Float[AnyArray, " d"]
 
     def __init__(
@@ -126,13 +130,12 @@ class MlpGaussian(eqx.Module):
         return DiagonalGaussian(self.net(jnp.ravel(obs)), constant(self.log_std))
 
 
-class MlpPolicy(eqx.Module):
+class MlpPolicy(_OnMlp):
     """obs [...] (flattened) ↦ whatever a head makes of a network's outputs.
 
     head: as of `head_for`.  hidden, head_gain, activation, initialisation: as of `MlpCategorical`.
     """
 
-    net: Mlp
     head: Head
 
     def __init__(self, inputs: int, head: Head, hidden: tuple[int, ...] = (64, 64), **layers: Any):

@@ -24,7 +24,9 @@ from steepest.critics import (
     MlpValue,
     NaturalFit,
     NetworkValue,
+    SharedValue,
     StateValue,
+    features,
     recurrent_value,
     trust_region,
     unmasked,
@@ -173,12 +175,18 @@ def example(observation: Space) -> np.ndarray:
     return np.zeros(observation.shape, observation.inside)
 
 
-def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> Critic:
-    """A fresh value function for the observations."""
+def build_critic(config: TrainConfig, observation: Space, policy: Any, key: PRNGKeyArray) -> Critic:
+    """A fresh value function for the observations.  policy: upon whose network a shared one stands; Raises UsageError
+    where that does not say what its last layer is given."""
     given = config.critic
+    if given.network == "shared":
+        how = Layers(given.activation, given.initialisation, given.layer_norm).settled("tanh")
+        below = eqx.filter_eval_shape(features(policy), example(observation))
+        layers: Any = {"activation": how.activation, "initialisation": how.initialisation, "norm": how.norm}
+        return SharedValue(math.prod(below.shape), given.hidden, **layers, key=key)
     remembers = given.memory not in (None, "none")
     if isinstance(observation, Masked):
-        return unmasked(build_critic(config, observation.observation, key), observation.form)
+        return unmasked(build_critic(config, observation.observation, policy, key), observation.form)
     network = config.policy.network if given.network == "auto" else given.network
     how = Layers(given.activation, given.initialisation, given.layer_norm, config.policy.channels)
     if remembers:
@@ -188,7 +196,7 @@ def build_critic(config: TrainConfig, observation: Space, key: PRNGKeyArray) -> 
     if not is_simple(observation, network_for(observation, network, how.channels)):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)
     activation = how.settled("tanh").activation
-    layers: Any = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
+    layers = {"activation": activation, "initialisation": how.initialisation, "norm": how.norm}
     if isinstance(observation, Discrete):
         return StateValue(observation.n, given.hidden, **layers, key=key)
     return MlpValue(math.prod(observation.shape), given.hidden, **layers, key=key)

@@ -56,10 +56,11 @@ def first_snapshot(config: TrainConfig, learner: Learner, world: World, policy: 
     key = jax.random.key(config.seed)
     agent = build_agent(config, observation, action, policy, jax.random.fold_in(key, _POLICY))
     check_update(learner.algorithm, agent.policy, config, observation)
-    critic = build_critic(config, observation, jax.random.fold_in(key, _CRITIC))
+    critic = build_critic(config, observation, agent.policy, jax.random.fold_in(key, _CRITIC))
     scale = RewardScale.empty(config.sampling.envs or 1) if config.sampling.scale_rewards else None
     costs = build_meter(config, world)
-    cost_critic = None if costs is None else build_critic(config, observation, jax.random.fold_in(key, _COST_CRITIC))
+    other = jax.random.fold_in(key, _COST_CRITIC)
+    cost_critic = None if costs is None else build_critic(config, observation, agent.policy, other)
     state = learner.init(agent.policy, critic, cost_critic, config.sampling.envs or 1)
     return Snapshot(agent, state, scale, Progress(), costs)
 

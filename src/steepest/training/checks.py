@@ -61,6 +61,10 @@ def check(config: TrainConfig) -> None:
     critic_in_vine = config.sampling.scheme == "vine" and config.critic.memory in ("gru", "lstm")
     if config.policy.memory != "none" or critic_in_vine:
         check_memory(config)
+    if config.critic.network == "shared" and config.critic.memory in ("gru", "lstm"):
+        raise UsageError(
+            "a shared critic stands on a network without memory: leave critic.network at auto, with memory of its own"
+        )
     _positive("critic.learning_rate", config.critic.learning_rate)
     _at_least("critic.epochs", config.critic.epochs, 1)
     _at_least("critic.minibatch", config.critic.minibatch, 1)

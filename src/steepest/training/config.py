@@ -190,8 +190,9 @@ class CriticConfig:
     """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
     newton_damping: float = 1e-3
     """Gauss–Newton: λ at least, added to the matrix, relative to its curvature along the gradient; at most 1."""
-    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention"] = "auto"
-    """As of the policy, with weights of its own; auto: that of the policy."""
+    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention", "shared"] = "auto"
+    """As of the policy, with weights of its own; auto: that of the policy. shared: the layers `hidden` upon those of
+    the policy, which its own step alone changes."""
     layer_norm: bool = False
     """As of the policy's."""
 

@@ -107,14 +107,14 @@ def load_update(
     needs(info, "algorithm", algorithm, "replay(path, algorithm=…); the command line cannot")
     config = read_config(path, info)
     agent = restore_agent(arrays, info, policy)
-    _check_critic(config, seen(agent.observation), arrays)
+    _check_critic(config, agent, arrays)
     learner = learner_of(config, algorithm)
     ahead = said.get("ahead")
     if ahead is not None:
         needs(info, "env", env, "replay(path, env=…); the command line takes --env ID")
         state, given = _made_again(config, learner, arrays, info, env, policy, ahead)
     else:
-        critics = [build_critic(config, agent.observation, jax.random.key(0)) for _ in range(2)]
+        critics = [build_critic(config, agent.observation, agent.policy, jax.random.key(0)) for _ in range(2)]
         limited = any(name.startswith("learner.cost_critic") for name in arrays)
         second, envs = critics[1] if limited else None, config.sampling.envs or 1
         state = restore(learner.init(agent.policy, critics[0], second, envs), arrays, "learner")
@@ -128,12 +128,14 @@ def load_update(
     return Replayed(learner, state, given, step, said["report"], info, ahead or 0)
 
 
-def _check_critic(config: TrainConfig, observation: Space, arrays: Arrays) -> None:
+def _check_critic(config: TrainConfig, agent: Agent, arrays: Arrays) -> None:
     """Raise RunError where the critic would be larger than the file."""
+    observation = seen(agent.observation)
     if not is_image(observation):
         units = () if config.critic.memory in (None, "none") else (config.critic.memory_units or 1,) * 2
         check_size((1, *config.critic.hidden, *units, 1), arrays, "critic")
-    check_weights(weights(lambda: build_critic(config, observation, jax.random.key(0))), arrays, "critic")
+    size = weights(lambda: build_critic(config, agent.observation, agent.policy, jax.random.key(0)))
+    check_weights(size, arrays, "critic")
 
 
 def _made_again(

@@ -21,7 +21,7 @@ from jaxtyping import PRNGKeyArray
 from steepest import chunks
 from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
 from steepest.batch import Batch, Cost, Rollout
-from steepest.critics import Critic, CriticFit, FitInfo
+from steepest.critics import Critic, CriticFit, FitInfo, SharedValue, features, upon
 from steepest.distributions import Policy
 from steepest.geometry import EntropyRegularised, StepInfo, mean_kl
 from steepest.normaliser import Scaling
@@ -84,8 +84,8 @@ class IterationInfo(NamedTuple):
 class Lesson(NamedTuple):
     """What a rollout has for the critics.
 
-    obs: [N,…] as the reward's critic takes it.  weight: [N].  value, target: [N], of that.  cost: the three of the
-    cost's, or None.  key: of their shuffles.
+    obs: [N,…] as the reward's critic takes it; of a shared one, the features of the new policy.  weight: [N].
+    value, target: [N], of that.  cost: the three of the cost's, or None.  key: of their shuffles.
     """
 
     obs: Any
@@ -182,9 +182,8 @@ def improve(
 ) -> tuple[LearnerState, Lesson, StepInfo, Array]:
     """`Learner.improve` without compilation of its own: to be inlined in a larger program."""
     path, values, target = _path(learner, state.policy, state.critic, rollout, acted, reward_scale, state.critic_memory)
-    compared = (
-        path if branches is None else compared_of(state.policy, state.critic, branches, path, acted, reward_scale)
-    )
+    critic = upon(state.critic, state.policy)
+    compared = path if branches is None else compared_of(state.policy, critic, branches, path, acted, reward_scale)
     batch = path if branches is None else with_trunk(state.policy, branches, compared, path)
     of_cost = None
     if limited is not None and state.cost_critic is not None:
@@ -197,7 +196,11 @@ def improve(
         before, after = (chunks.each(policy, x, learner.algorithm.chunk) for x in (path.obs, then))
         step = step._replace(normaliser_kl=mean_kl(before, after, path.weight))
     spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
-    lesson = Lesson(values.rows, path.weight, values.value.ravel(), target, of_cost, key)
+    seen = values.rows
+    if isinstance(state.critic, SharedValue):
+        seen = chunks.each(features(policy), seen, learner.algorithm.chunk)
+        of_cost = of_cost and (seen, *of_cost[1:])
+    lesson = Lesson(seen, path.weight, values.value.ravel(), target, of_cost, key)
     state = state._replace(policy=policy, algorithm=algorithm, critic_memory=values.memory)
     return state, lesson, step, spread
 
@@ -222,7 +225,7 @@ def _path(
 ) -> tuple[Batch, Values, Array]:
     """`single_path`, with all that the critic says."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    values = values_along(critic, obs, next_obs, rollout, memory, learner.algorithm.chunk)
+    values = values_along(upon(critic, policy), obs, next_obs, rollout, memory, learner.algorithm.chunk)
     ends = rollout.terminated, rollout.truncated, rollout.valid
     rows = rows_of(policy, obs, rollout, rollout.memory)
     reward = _rewards(learner, policy, rollout, rows if isinstance(rows, Sequences) else obs) / scale
@@ -262,7 +265,8 @@ def _cost(
 ) -> tuple[Cost, Values, tuple[Any, Array, Array]]:
     """What the batch says of the cost; what its critic says; and of that, for its fit: rows, V_C and targets [N]."""
     obs, next_obs = normalise(acted, rollout.obs), normalise(acted, rollout.next_obs)
-    along = values_along(state.cost_critic, obs, next_obs, rollout, state.cost_memory, learner.algorithm.chunk)
+    critic = upon(state.cost_critic, state.policy)
+    along = values_along(critic, obs, next_obs, rollout, state.cost_memory, learner.algorithm.chunk)
     ends = rollout.terminated, rollout.truncated, rollout.valid
     discounts = {"gamma": learner.cost_gamma, "lam": learner.cost_gae_lambda}
     advantage, target = gae(rollout.cost / limited.scale, along.value, along.next_value, *ends, **discounts)

@@ -75,7 +75,8 @@ def load_measured(
             "what is measured here takes rows of a batch one by one, and those of a policy with memory are a path: "
             "diagnose runs of policies and critics without one"
         )
-    critic, scale = restore_critic(build_critic(config, agent.observation, jax.random.key(0)), arrays)
+    template = build_critic(config, agent.observation, agent.policy, jax.random.key(0))
+    critic, scale = restore_critic(template, arrays)
     scaling = None if agent.normaliser is None else agent.normaliser.scaling()
     steps = int(info.get("progress", {}).get("steps", 0))
     # on a single path, whatever the scheme: the objective of a vine knows nothing of one action in a state

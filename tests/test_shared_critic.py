@@ -1,0 +1,191 @@
+"""A critic upon the policy's network: what it sees, what it leaves alone, and how runs with it go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import steepest as st
+from images import Dot, FunctionalDot
+from sameness import differences
+from short_runs import NEAR
+from steepest.batch import Rollout
+from steepest.critics import AdamFit, SharedValue, features, upon
+from steepest.policies import MlpGaussian, NetworkPolicy
+from steepest.policies.heads import head_for
+from steepest.policies.masked import MaskedPolicy, with_mask
+from steepest.policies.recurrent import recurrent_network
+from steepest.spaces import Masked, describe
+from steepest.training.diagnose import diagnose
+from steepest.training.failed_update import load_update
+from steepest.training.learner import Learner
+from steepest.trees import ravel
+
+STEPS, ENVS = 8, 4
+SHARED: dict[str, Any] = {**NEAR, "critic": {"network": "shared", "hidden": [32], "epochs": 2}}
+
+
+class Own(eqx.Module):
+    """A policy of a user's that says what its last layer is given; and `Silent`, one that does not."""
+
+    first: jax.Array
+    last: jax.Array
+
+    def features(self, obs: Any) -> Any:
+        return jnp.tanh(obs @ self.first)
+
+    def __call__(self, obs: Any) -> st.Categorical:
+        return st.Categorical(self.features(obs) @ self.last)
+
+
+class Silent(eqx.Module):
+    logits: jax.Array
+
+    def __call__(self, obs: Any) -> st.Categorical:
+        return st.Categorical(self.logits + 0 * obs[0])
+
+
+def flat(module: Any) -> jax.Array:
+    return ravel(eqx.filter(module, eqx.is_array))[0]
+
+
+def own(inputs: int = 3, actions: int = 2) -> Own:
+    keys = jax.random.split(jax.random.key(0))
+    return Own(jax.random.normal(keys[0], (inputs, 5)), jax.random.normal(keys[1], (5, actions)))
+
+
+def gaussian() -> MlpGaussian:
+    return MlpGaussian(3, 2, (5,), head_gain=1.0, key=jax.random.key(0))
+
+
+def rollout(policy: Any) -> Rollout:
+    rng, shape = np.random.default_rng(0), (STEPS, ENVS)
+    obs, next_obs = (rng.normal(size=(*shape, 3)).astype(np.float32) for _ in range(2))
+    action = jax.vmap(jax.vmap(lambda o: policy(o).sample(jax.random.key(1))))(obs)
+    none = np.zeros(shape, bool)
+    return Rollout(
+        obs, np.asarray(action), rng.normal(size=shape).astype(np.float32), next_obs, none, none, np.ones(shape, bool)
+    )
+
+
+@pytest.mark.parametrize("kind", ["mlp", "network", "masked"])
+def test_features_are_what_the_last_layer_is_given(kind: str) -> None:
+    box, discrete = describe(spaces.Box(-1, 1, (3,), np.float32), "observation"), describe(spaces.Discrete(4), "action")
+    if kind == "mlp":
+        policy = st.MlpCategorical(3, 4, (5, 6), norm=True, head_gain=1.0, key=jax.random.key(0))
+        logits = policy.net.layers[-1]
+    else:
+        policy = NetworkPolicy.of(box, head_for(discrete), (5, 6), gain=1.0, key=jax.random.key(0))
+        logits = policy.last
+    obs = np.array([0.3, -1.0, 2.0], np.float32)
+    if kind == "masked":
+        policy = with_mask(policy, Masked(box, 4))
+        assert isinstance(policy, MaskedPolicy)
+        obs = np.concatenate([obs, np.ones(4, np.float32)])
+    given = features(policy)(obs)
+    assert given.shape == (6,)
+    distribution: Any = policy(obs)
+    np.testing.assert_allclose(logits(given), distribution.logits, rtol=1e-6)
+
+
+def test_its_gradient_stops_at_the_layers_of_the_policy() -> None:
+    policy, critic = gaussian(), SharedValue(5, (4,), key=jax.random.key(1))
+    obs = np.array([0.3, -1.0, 2.0], np.float32)
+    slopes = eqx.filter_grad(lambda both: upon(*both)(obs))((critic, policy))
+    assert np.abs(flat(slopes[0])).max() > 0
+    assert np.abs(flat(slopes[1])).max() == 0
+
+
+@pytest.mark.parametrize("of_a_user", [False, True])
+def test_the_policy_moves_as_beside_any_critic_that_says_the_same(of_a_user: bool) -> None:
+    policy: Any = own() if of_a_user else gaussian()
+    critic = SharedValue(5, (4,), key=jax.random.key(1))
+    learner, data = Learner(st.npg(1e-2), AdamFit(epochs=3, minibatch=8), 0.9, 0.9), rollout(policy)
+    frozen = upon(critic, policy)
+    own_way, apart = (learner.init(policy, each, envs=ENVS) for each in (critic, frozen))
+    how = data, None, None, 1.0, jax.random.key(3)
+    state, lesson, step, _ = learner.improve(own_way, *how)
+    other, theirs, _, _ = learner.improve(apart, *how)
+    assert step.accepted
+    np.testing.assert_allclose(flat(state.policy), flat(other.policy), rtol=1e-6)
+    np.testing.assert_allclose(lesson.value, theirs.value, rtol=1e-6)
+    # it is taught what the new layers say, and the policy is left alone
+    np.testing.assert_allclose(lesson.obs, jax.vmap(features(state.policy))(data.obs.reshape(-1, 3)), rtol=1e-6)
+    assert np.abs(lesson.obs - jax.vmap(features(policy))(data.obs.reshape(-1, 3))).max() > 1e-4
+    fitted, _, _ = learner.fit_critics(state, lesson)
+    assert flat(fitted.policy).tobytes() == flat(state.policy).tobytes()
+    critics: Any = state.critic, fitted.critic
+    errors = [jnp.mean((jax.vmap(c)(lesson.obs) - lesson.target) ** 2) for c in critics]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("native", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_runs_with_it(native: bool, tmp_path: Path) -> None:
+    env = FunctionalDot() if native else Dot
+    seen = {"every": 400, "episodes": 2, "final_episodes": 2}
+    settings = {**SHARED, "steps": 1024, "seed": 1, "checkpoint_every": 1, "evaluation": seen}
+    run = st.train(env, "trpo", out=tmp_path / "whole", **settings)
+    assert all(row["update/reason"] == "accepted" for row in run.metrics)
+    st.train(env, "trpo", out=tmp_path / "part", **{**settings, "steps": 512})
+    st.resume(tmp_path / "part", env=env, steps=1024)
+    assert not differences(tmp_path / "whole", tmp_path / "part")
+    obs = np.zeros((2, 8, 8, 1), np.uint8)
+    assert st.load(run.path).predict(obs)[0].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"scheme": "vine", "vine": {"states": 8, "actions": 2, "length": 2}}, marks=pytest.mark.slow),
+        {"subsample": 0.5, "chunk": 128, "group": 4, "workers": 2},
+        pytest.param(
+            {"critic": {"network": "shared", "fit": "gauss-newton"}, "normalise_observations": True},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["vine", "workers, chunks", "gauss-newton"],
+)
+def test_other_ways_to_train(settings: dict[str, Any], tmp_path: Path) -> None:
+    run = st.train("CartPole-v1", "trpo", out=tmp_path / "run", **{**SHARED, "steps": 1024, **settings})
+    assert run.metrics[-1]["update/reason"] == "accepted"
+
+
+@pytest.mark.slow
+def test_a_failed_update_is_made_again_and_a_run_is_diagnosed(tmp_path: Path) -> None:
+    fails = {"steps": 1024, "delta": 30.0, "backtracks": 0, "max_failures": 10**6}
+    run = st.train("CartPole-v1", "trpo", out=tmp_path / "run", **{**SHARED, **fails})
+    replayed = load_update(min((run.path / "updates").iterdir()))
+    assert replayed.step["update/reason"] == "line_search"
+    assert replayed.step == {
+        name: run.metrics[replayed.record["progress"]["iteration"]][name] for name in replayed.step
+    }
+    assert diagnose(run.path, rows=1024, seed=1)
+
+
+def test_one_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    box, discrete = describe(spaces.Box(-1, 1, (4,), np.float32), "observation"), describe(spaces.Discrete(2), "action")
+    remembers = recurrent_network(box, head_for(discrete), key=jax.random.key(0))
+    for policy in (Silent(jnp.zeros(2)), remembers):
+        with pytest.raises(st.UsageError, match=rf"{type(policy).__name__} has no features\(obs\)"):
+            features(policy)
+    with pytest.raises(st.UsageError, match="Silent has no features"):
+        st.train("CartPole-v1", "npg", policy=Silent(jnp.zeros(2)), out=tmp_path / "silent", **SHARED)
+    with pytest.raises(st.UsageError, match="a network without memory"):
+        st.train("CartPole-v1", "npg", policy={"memory": "gru"}, out=tmp_path / "gru", **SHARED)
+    with pytest.raises(st.UsageError, match="TabularSoftmax has no features"):
+        st.train("FrozenLake-v1", "npg", out=tmp_path / "table", **SHARED)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_learns_to_the_optimum_upon_a_network_of_images(seed: int, tmp_path: Path) -> None:
+    run = st.train(FunctionalDot(), "trpo", steps=40_960, seed=seed, out=tmp_path / "run", **SHARED)
+    assert run.evaluation.mean() > 7.8
