@@ -13,9 +13,12 @@ from collections.abc import Iterator
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all processes of a session: tests have programs in common
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="steepest-programs-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+# most of the time is XLA's, for programs that run once: a quarter less of it. What is the fastest is not tested here
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
@@ -48,14 +51,6 @@ def x64_off() -> Iterator[None]:
     """What a script has that sets no switch, whatever another module left behind."""
     with jax.enable_x64(False):
         yield
-
-
-@pytest.fixture(scope="module")
-def compiled_quickly() -> Iterator[None]:
-    """XLA optimises little, which takes a third less: for many small programs, each of which runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

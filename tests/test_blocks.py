@@ -20,8 +20,6 @@ from steepest.worlds.finite.large import random_graph
 from steepest.worlds.finite.precision import exact
 from steepest.worlds.finite.sparse import SparseMDP
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 STATES, ACTIONS = 12, 4
 
 

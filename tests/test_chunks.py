@@ -15,8 +15,6 @@ from steepest import chunks
 from steepest.algorithms.algorithm import update
 from steepest.batch import Batch
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 N = 103
 POLICY = st.MlpGaussian(3, 2, (8, 8), key=jax.random.key(0))
 

@@ -20,8 +20,6 @@ from steepest.worlds.finite import random as random_mdp
 from steepest.worlds.finite.sampled import sample_paths
 from test_exact_meets_sampled import ACTIONS, HORIZON, PATHS, REPEATS, STATES, sampled_batch
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def natural_gradient(p: Problem) -> np.ndarray:
     """F⁺∇V/H, by an eigendecomposition of the enumerated F."""

@@ -22,8 +22,6 @@ from steepest.geometry import Constrained, Lagrangian, Reason, Subsampled
 from steepest.geometry.half_plane import optimum
 from steepest.worlds.finite import ConstrainedMDP, DiscountedMDP
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 EXACT = st.Direct()
 
 

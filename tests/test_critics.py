@@ -14,8 +14,6 @@ from steepest.critics import AdamFit, FitInfo, MlpValue, StateValue
 from steepest.errors import UsageError
 from steepest.parameters import split
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 class Affine(eqx.Module):
     """V(x) = wᵀx + b: what its fit converges to is known."""

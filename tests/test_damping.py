@@ -16,8 +16,6 @@ from steepest.algorithms.damping import Agreement, Damping
 from steepest.geometry import Fixed, Normalised, Reason, TrustRegion, expected_advantage, fisher
 from steepest.linear import Dense, Direct
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def agreement(ratio: float, *, accepted: bool = True, tried: bool = True) -> Agreement:
     return Agreement(jnp.asarray(2.0), jnp.asarray(2.0 * ratio), jnp.asarray(accepted), jnp.asarray(tried))

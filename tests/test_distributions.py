@@ -22,8 +22,6 @@ from steepest.distributions import (
     UnitGaussian,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def ravel(tree) -> np.ndarray:
     return np.asarray(ravel_pytree(tree)[0])

@@ -22,8 +22,6 @@ from steepest.worlds.finite.ensemble import log_softmax
 from steepest.worlds.finite.precision import exact, inwards
 from steepest.worlds.finite.regularised import Regularised
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 GAMMA, TAU = 0.9, 0.3
 RNG = np.random.default_rng(32)  # states of different freedom: without the entropy of later steps, .2 off the optimum
 TABLES = RNG.dirichlet(np.full(4, 0.2), size=(1, 4, 3)), RNG.uniform(size=(1, 4, 3)) * (np.arange(4) > 0)[:, None]

@@ -19,8 +19,6 @@ from steepest.parameters import split
 from steepest.worlds.finite import random as random_mdp
 from steepest.worlds.finite.ensemble import log_softmax
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MDP = random_mdp(4, 3, 6, 3).discounted(0.9)
 LOGS = log_softmax(np.random.default_rng(0).normal(size=(4, 3)))
 POLICY = st.TabularSoftmax(LOGS)

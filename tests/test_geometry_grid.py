@@ -39,8 +39,6 @@ from steepest.geometry import (
 )
 from steepest.linear import ConjugateGradient, Direct, Measured, SampleSpace, Status
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 METRICS = {"fisher": fisher, "empirical": empirical_fisher, "trajectory": trajectory, "uncentred": uncentred}
 SOLVERS = {"direct": Direct(), "cg": ConjugateGradient(200, tolerance=1e-13), "sample-space": SampleSpace()}
 EVERY = (*POLICIES, *PRODUCT_POLICIES)

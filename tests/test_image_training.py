@@ -29,6 +29,7 @@ def test_the_optimum_is_found_on_the_host(tmp_path: Path) -> None:
     assert run.agent.predict(obs, deterministic=True)[0] == env.wanted
 
 
+@pytest.mark.slow
 def test_the_optimum_is_found_in_one_program(tmp_path: Path) -> None:
     run = st.train(FunctionalDot(), "trpo", steps=20_480, seed=1, out=tmp_path, **{**SMALL, "group": None})
     assert run.evaluation.mean() == LENGTH

@@ -20,8 +20,6 @@ from steepest.geometry import reparameterise
 from steepest.worlds.finite import random as random_mdp
 from test_reparameterise import mixing
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MDP = random_mdp(4, 3, 6, 0)
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(4, 3))

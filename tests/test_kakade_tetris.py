@@ -78,6 +78,7 @@ def at_the_end(outcome, method: str, step: str, units: str) -> float:
     return row["at the end"]
 
 
+@pytest.mark.slow
 @pytest.mark.claim("KC")
 def test_KC_natural_gradient_does_not_see_the_units_and_the_gradient_does(outcome):
     natural = [at_the_end(outcome, "natural", "δ=0.2", units) for units in ("counts", "fractions")]
@@ -90,6 +91,7 @@ def test_KC_natural_gradient_does_not_see_the_units_and_the_gradient_does(outcom
     assert natural[1] > 2 * at_the_end(outcome, "gradient", "rate 40000", "fractions")
 
 
+@pytest.mark.slow
 @pytest.mark.claim("KC")
 def test_KC_at_a_small_rate_the_gradient_is_orders_of_magnitude_behind(outcome):
     assert at_the_end(outcome, "natural", "δ=0.2", "counts") > 30 * at_the_end(outcome, "gradient", "rate 1", "counts")

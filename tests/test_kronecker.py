@@ -23,8 +23,6 @@ from steepest.linear import KroneckerBlocks
 from steepest.policies import MlpCategorical, MlpGaussian
 from steepest.taps import constant, tapped
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(autouse=True, scope="module")
 def x64() -> Iterator[None]:

@@ -13,8 +13,6 @@ from steepest.linear import ConjugateGradient, Dense, Diagonal, Gram, Measured, 
 from steepest.linear.lanczos import lanczos, spectral_density
 from steepest.linear.residuals import residual_history
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def matrix(size: int, rank: int, seed: int = 0, spread: float = 1.0) -> np.ndarray:
     """SᵀS [size,size] of a given rank, its columns scaled by up to 10^±spread."""

@@ -13,8 +13,6 @@ from steepest import trees
 from steepest.errors import UsageError
 from steepest.linear import Automatic, ConjugateGradient, Dense, Direct, Gram, Identity, SampleSpace, Status
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def gram(s: np.ndarray) -> Gram:
     """SᵀS on vectors {"a": [1], "b": [P-1]}: a pytree whose flat order is that of S's columns."""

@@ -57,7 +57,7 @@ def test_what_is_before_a_memory(observation: Space, network: str, kind: str, fe
     check_policy(made.policy, observation, Discrete(3))
     assert (made.spec.kind, made.normaliser is not None) == (kind, statistics)
     policy = getattr(made.policy, "policy", made.policy)
-    critic: Any = eqx.filter_eval_shape(build_critic, config, observation, jax.random.key(1))
+    critic: Any = eqx.filter_eval_shape(build_critic, config, observation, policy, jax.random.key(1))
     assert features is None or isinstance(policy.features, features)
     assert type(getattr(critic.features, "critic", critic.features)) is type(policy.features)
     assert policy.features.how.norm if features else policy.features.features == 8

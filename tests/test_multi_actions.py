@@ -86,7 +86,8 @@ def test_the_optimum_is_found_on_the_host(actions: str, seed: int, tmp_path: Pat
     assert all(np.isfinite(row["update/kl"]) for row in run.metrics)
 
 
-@pytest.mark.parametrize("actions", ["multi-discrete", pytest.param("multi-binary", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("actions", ["multi-discrete", "multi-binary"])
 def test_the_optimum_is_found_in_one_program(actions: str, tmp_path: Path) -> None:
     world = FunctionalCopy(actions)
     run = st.train(world, "trpo", steps=25_000, seed=1, delta=0.05, gamma=0.5, out=tmp_path, **SHORT)

@@ -20,8 +20,6 @@ from steepest.geometry import Reason, TrustRegion, fisher, least_squares, linear
 from steepest.linear import ConjugateGradient, Dense, Direct, Solution
 from steepest.parameters import frozen, split
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FREE = trust_region(1e6)
 SHORT = NaturalFit(1, solver=Direct(), damping=0.1, step=TrustRegion(1e-3, shrink=0.999, longest=1.0))
 SOME = NaturalFit(2, 16, step=trust_region(0.1), damping=1e-2)

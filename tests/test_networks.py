@@ -26,8 +26,6 @@ from steepest.policies.specification import PolicySpec
 from steepest.policies.trunks import Convolutional, Layers, Residual, network_for
 from steepest.spaces import Box, Discrete, MultiBinary
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ROWS, ACTIONS = 3, 3
 SIDES = {"mlp": 3, "trpo-conv": 10, "nature": 36, "impala": 8, "minatar": 4}
 WINDOW = Box(np.full((2, 63), -np.inf), np.full((2, 63), np.inf))  # wide enough for a narrow layer

@@ -107,6 +107,7 @@ def test_the_optimum_is_found_in_one_program(tmp_path: Path) -> None:
     assert run.evaluation.mean() == LENGTH
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_workers_change_nothing(tmp_path: Path) -> None:
     def stop(event: st.IterationEvent) -> None:
         if event.iteration == 1:

@@ -26,8 +26,6 @@ from steepest.geometry import (
 from steepest.linear import ConjugateGradient, Direct, Factored, Measured
 from steepest.linear import Preconditioned as PreconditionedOperator
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SAME = {  # other ways to the Fisher matrix: what they solve is its system
     "diagonal": Preconditioned(fisher, diagonal),
     "factors": Preconditioned(fisher, kronecker),

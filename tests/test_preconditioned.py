@@ -35,8 +35,6 @@ from steepest.linear import ConjugateGradient, Direct, Factored, Status
 from steepest.policies import LinearGaussian
 from test_kronecker import ConvNet, batch_of, doubled, matrices, normal
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(autouse=True, scope="module")
 def x64() -> Iterator[None]:

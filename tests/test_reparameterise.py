@@ -19,8 +19,6 @@ from steepest.geometry import reparameterise, reparameterise_by
 from steepest.policies import MlpGaussian
 from steepest.worlds.finite import random as random_mdp
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MDP = random_mdp(3, 2, 4, 0)
 RNG = np.random.default_rng(5)
 THETA = RNG.normal(size=6)

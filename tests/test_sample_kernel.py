@@ -20,8 +20,6 @@ from steepest.layers import Conv, Dense
 from steepest.linear import SampleSpace
 from steepest.taps import tapped
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 METRICS = {"fisher": fisher, "empirical": empirical_fisher}
 EPS = float(np.finfo(np.float32).eps)
 

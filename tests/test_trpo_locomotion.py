@@ -17,6 +17,7 @@ def outcome():
         yield room.run(quick=True)
 
 
+@pytest.mark.slow
 @pytest.mark.claim("VINE1")
 def test_every_method_has_its_curve_and_its_row(outcome) -> None:
     assert [row["method"] for row in outcome.table] == ["single path", "vine", FIXED]
