@@ -27,7 +27,7 @@ from steepest.policies.trunks import Convolutional, Layers, Residual, network_fo
 from steepest.spaces import Box, Discrete, MultiBinary
 
 ROWS, ACTIONS = 3, 3
-SIDES = {"mlp": 3, "trpo-conv": 10, "nature": 36, "impala": 8, "minatar": 4}
+SIDES = {"mlp": 3, "trpo-conv": 10, "a3c": 20, "nature": 36, "impala": 8, "minatar": 4}
 WINDOW = Box(np.full((2, 63), -np.inf), np.full((2, 63), np.inf))  # wide enough for a narrow layer
 PLAIN = Layers(initialisation="uniform")
 KEY = jax.random.key(0)
@@ -178,6 +178,7 @@ def test_kronecker_factors_of_a_convolutional_policy_are_inverted_exactly() -> N
 def test_the_networks_are_those_of_the_papers() -> None:
     """Numbers of weights, counted by hand for 84×84×4 and 18 actions; a board of 10×10×4 for MinAtar."""
     dense = {"trpo-conv": 16 * 64 + 16 + 16 * 256 + 16 + 19 * 19 * 16 * 20 + 20 + 20 * 18 + 18}
+    dense["a3c"] = 16 * 256 + 16 + 32 * 256 + 32 + 9 * 9 * 32 * 256 + 256 + 256 * 18 + 18
     dense["nature"] = 32 * 256 + 32 + 64 * 512 + 64 + 64 * 576 + 64 + 3136 * 512 + 512 + 512 * 18 + 18
     blocks = [(4, 16), (16, 32), (32, 32)]
     convolutions = sum(9 * i * o + o + 2 * (9 * o * o + o) for i, o in blocks)
@@ -228,9 +229,9 @@ def test_numbers_that_are_no_bytes_are_taken_as_they_are() -> None:
         np.testing.assert_array_equal(Pixels(board)(given), given)
 
 
-@pytest.mark.parametrize("network", ["trpo-conv", "nature", "impala", "minatar"])
+@pytest.mark.parametrize("network", ["trpo-conv", "a3c", "nature", "impala", "minatar"])
 def test_too_small_an_image_names_the_smallest(network: str) -> None:
-    least = {"trpo-conv": 10, "nature": 36, "impala": 8, "minatar": 3}[network]
+    least = {"trpo-conv": 10, "a3c": 20, "nature": 36, "impala": 8, "minatar": 3}[network]
     small = Box(np.zeros((least, least - 1, 1)), np.ones((least, least - 1, 1)), "uint8")
     with pytest.raises(st.UsageError, match=f"network {network} takes images of at least {least}×{least} pixels"):
         PolicySpec.for_spaces(small, Discrete(2), network=network, channels="last").build(KEY)

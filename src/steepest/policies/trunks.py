@@ -2,6 +2,7 @@
 
     mlp         dense layers of `hidden` units
     trpo-conv   16 4×4 /2 · 16 4×4 /2 · 20                          Schulman et al. 2015, Atari
+    a3c         16 8×8 /4 · 32 4×4 /2 · 256                         Mnih et al. 2013, 2016
     nature      32 8×8 /4 · 64 4×4 /2 · 64 3×3 · 512                Mnih et al. 2015
     impala      16, 32, 32, each 3×3 · maximum 3×3 /2 · residual block; 256
     minatar     16 3×3 · 128                                        Young & Tian 2019
@@ -198,6 +199,7 @@ def _pooled(x: Float[Array, "H W C"]) -> Array:
 
 NETWORKS: dict[str, tuple[tuple[tuple[int, int, int], ...], int]] = {
     "trpo-conv": (((16, 4, 2), (16, 4, 2)), 20),
+    "a3c": (((16, 8, 4), (32, 4, 2)), 256),
     "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
     "minatar": (((16, 3, 1),), 128),
 }

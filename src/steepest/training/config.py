@@ -147,7 +147,7 @@ class PolicyConfig:
     mask: Annotated[bool | Literal["auto"], _MASK] = False
     """Never choose an action that the environment forbids: by its method action_masks(), or info["action_mask"]. auto:
     where it has one of these."""
-    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention"] = "auto"
+    network: Literal["auto", "mlp", "trpo-conv", "a3c", "nature", "impala", "minatar", "attention"] = "auto"
     """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
     a table from states to actions, whatever is said here. attention: over the observations of stack:N:ENV."""
     channels: Literal["auto", "first", "last"] = "auto"
@@ -190,7 +190,7 @@ class CriticConfig:
     """Gauss–Newton: ½E(V − V')²/σ² of a step, at most, σ² the mean squared error; in nats."""
     newton_damping: float = 1e-3
     """Gauss–Newton: λ at least, added to the matrix, relative to its curvature along the gradient; at most 1."""
-    network: Literal["auto", "mlp", "trpo-conv", "nature", "impala", "minatar", "attention", "shared"] = "auto"
+    network: Literal["auto", "mlp", "trpo-conv", "a3c", "nature", "impala", "minatar", "attention", "shared"] = "auto"
     """As of the policy, with weights of its own; auto: that of the policy. shared: the layers `hidden` upon those of
     the policy, which its own step alone changes."""
     layer_norm: bool = False
