@@ -17,11 +17,12 @@ from images import Dot, FunctionalDot
 from sameness import differences
 from short_runs import NEAR
 from steepest.batch import Rollout
-from steepest.critics import AdamFit, SharedValue, features, upon
+from steepest.critics import AdamFit, SharedValue, count_features, features, upon
 from steepest.policies import MlpGaussian, NetworkPolicy
 from steepest.policies.heads import head_for
 from steepest.policies.masked import MaskedPolicy, with_mask
 from steepest.policies.recurrent import recurrent_network
+from steepest.sampling.cost_meter import Limited
 from steepest.spaces import Masked, describe
 from steepest.training.diagnose import diagnose
 from steepest.training.failed_update import load_update
@@ -45,11 +46,33 @@ class Own(eqx.Module):
         return st.Categorical(self.features(obs) @ self.last)
 
 
+class Around(eqx.Module):
+    """A user's wrapper around a policy that has features, without any of its own."""
+
+    policy: Any
+
+    def __call__(self, obs: Any) -> Any:
+        return self.policy(obs)
+
+
 class Silent(eqx.Module):
     logits: jax.Array
 
     def __call__(self, obs: Any) -> st.Categorical:
         return st.Categorical(self.logits + 0 * obs[0])
+
+
+class Miscounted(Silent):
+    """`features` is how many there are."""
+
+    features: int = 64
+
+
+class Paired(Silent):
+    """`features` makes a pair of them."""
+
+    def features(self, obs: Any) -> Any:
+        return obs, obs
 
 
 def flat(module: Any) -> jax.Array:
@@ -105,24 +128,39 @@ def test_its_gradient_stops_at_the_layers_of_the_policy() -> None:
 
 @pytest.mark.parametrize("of_a_user", [False, True])
 def test_the_policy_moves_as_beside_any_critic_that_says_the_same(of_a_user: bool) -> None:
+    """Of the reward, and of a cost: where one of the two is shared, the other is what it was."""
     policy: Any = own() if of_a_user else gaussian()
-    critic = SharedValue(5, (4,), key=jax.random.key(1))
-    learner, data = Learner(st.npg(1e-2), AdamFit(epochs=3, minibatch=8), 0.9, 0.9), rollout(policy)
-    frozen = upon(critic, policy)
-    own_way, apart = (learner.init(policy, each, envs=ENVS) for each in (critic, frozen))
-    how = data, None, None, 1.0, jax.random.key(3)
-    state, lesson, step, _ = learner.improve(own_way, *how)
-    other, theirs, _, _ = learner.improve(apart, *how)
-    assert step.accepted
-    np.testing.assert_allclose(flat(state.policy), flat(other.policy), rtol=1e-6)
-    np.testing.assert_allclose(lesson.value, theirs.value, rtol=1e-6)
-    # it is taught what the new layers say, and the policy is left alone
-    np.testing.assert_allclose(lesson.obs, jax.vmap(features(state.policy))(data.obs.reshape(-1, 3)), rtol=1e-6)
-    assert np.abs(lesson.obs - jax.vmap(features(policy))(data.obs.reshape(-1, 3))).max() > 1e-4
-    fitted, _, _ = learner.fit_critics(state, lesson)
-    assert flat(fitted.policy).tobytes() == flat(state.policy).tobytes()
+    shared, apart = (SharedValue(5, (4,), key=jax.random.key(k)) for k in (1, 2))
+    learner, data = Learner(st.cpo(1e-2), AdamFit(epochs=3, minibatch=8), 0.9, 0.9), rollout(policy)
+    data = data._replace(cost=np.abs(data.reward))
+    limited = Limited(np.float32(0.3), np.float32(1.0), np.float32(1.0))
+    rows = jnp.asarray(data.obs).reshape(-1, 3)
+    found = []
+    for critics in ((shared, apart), (shared, upon(apart, policy)), (upon(shared, policy), apart)):
+        state = learner.init(policy, *critics, envs=ENVS)
+        state, lesson, step, _ = learner.improve(state, data, None, None, 1.0, jax.random.key(3), None, limited)
+        assert step.accepted
+        fitted, fit, cost_fit = learner.fit_critics(state, lesson)
+        assert flat(fitted.policy).tobytes() == flat(state.policy).tobytes()
+        found.append((state, lesson, fitted))
+        # a shared one is taught upon the new layers, and its report is of what it says there before the fit
+        assert lesson.cost is not None
+        assert cost_fit is not None
+        taught = ((critics[0], lesson.target, fit), (critics[1], lesson.cost[2], cost_fit))
+        for critic, target, said in taught:
+            there = jax.vmap(upon(critic, state.policy))(rows)
+            np.testing.assert_allclose(said.loss, jnp.mean((there - target) ** 2), rtol=1e-5)
+    for state, lesson, _ in found[1:]:
+        np.testing.assert_allclose(flat(state.policy), flat(found[0][0].policy), rtol=1e-6)
+        np.testing.assert_allclose(lesson.value, found[0][1].value, rtol=1e-6)
+    assert np.abs(flat(found[0][0].policy) - flat(policy)).max() > 1e-3
+    # which fit, and to what, does not hang on the other critic
+    np.testing.assert_allclose(flat(found[1][2].critic), flat(found[0][2].critic), rtol=1e-6)
+    np.testing.assert_allclose(flat(found[2][2].cost_critic), flat(found[0][2].cost_critic), rtol=1e-6)
+    state, lesson, fitted = found[0]
     critics: Any = state.critic, fitted.critic
-    errors = [jnp.mean((jax.vmap(c)(lesson.obs) - lesson.target) ** 2) for c in critics]
+    new = jax.vmap(features(state.policy))(rows)
+    errors = [jnp.mean((jax.vmap(c)(new) - lesson.target) ** 2) for c in critics]
     assert errors[1] < errors[0]
 
 
@@ -166,20 +204,34 @@ def test_a_failed_update_is_made_again_and_a_run_is_diagnosed(tmp_path: Path) ->
     assert replayed.step == {
         name: run.metrics[replayed.record["progress"]["iteration"]][name] for name in replayed.step
     }
-    assert diagnose(run.path, rows=1024, seed=1)
+    measured = diagnose(run.path, rows=1024, seed=1)
+    assert all(0 < residual <= 1 for residual in np.ravel(measured["solver"]["residual"])[:3])
 
 
 def test_one_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     box, discrete = describe(spaces.Box(-1, 1, (4,), np.float32), "observation"), describe(spaces.Discrete(2), "action")
     remembers = recurrent_network(box, head_for(discrete), key=jax.random.key(0))
-    for policy in (Silent(jnp.zeros(2)), remembers):
-        with pytest.raises(st.UsageError, match=rf"{type(policy).__name__} has no features\(obs\)"):
+    others = Silent(jnp.zeros(2)), Around(own()), Miscounted(jnp.zeros(2))
+    for policy in others:
+        with pytest.raises(st.UsageError, match=rf"features\(obs\), and {type(policy).__name__} has no such method"):
             features(policy)
-    with pytest.raises(st.UsageError, match="Silent has no features"):
+    with pytest.raises(st.UsageError, match="without memory, and RecurrentNetwork has one"):
+        features(remembers)
+    with pytest.raises(st.UsageError, match=r"Paired.features\(obs\) makes no array"):
+        count_features(Paired(jnp.zeros(2)), np.zeros(4, np.float32))
+    bent = st.geometry.reparameterise(own(), 2 * np.eye(flat(own()).size))
+    assert count_features(bent, np.zeros(3, np.float32)) == 5
+    with pytest.raises(st.UsageError, match="Silent has no such method"):
         st.train("CartPole-v1", "npg", policy=Silent(jnp.zeros(2)), out=tmp_path / "silent", **SHARED)
     with pytest.raises(st.UsageError, match="a network without memory"):
-        st.train("CartPole-v1", "npg", policy={"memory": "gru"}, out=tmp_path / "gru", **SHARED)
-    with pytest.raises(st.UsageError, match="TabularSoftmax has no features"):
+        st.train(
+            "CartPole-v1",
+            "npg",
+            policy={"memory": "gru"},
+            out=tmp_path / "gru",
+            **{**SHARED, "critic": {"network": "shared", "memory": "none"}},
+        )
+    with pytest.raises(st.UsageError, match="TabularSoftmax has no such method"):
         st.train("FrozenLake-v1", "npg", out=tmp_path / "table", **SHARED)
     assert not any(tmp_path.iterdir())
 

@@ -7,7 +7,9 @@ the new layers make of the batch.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -17,11 +19,13 @@ from jaxtyping import Float, PRNGKeyArray
 
 from steepest.errors import UsageError
 from steepest.layers import Mlp
+from steepest.policies.masked import MaskedPolicy
 from steepest.sequences import is_recurrent
 from steepest.trees import AnyArray
 
+_ELSE = "leave critic.network at auto, with a network of its own"
 
-@runtime_checkable
+
 class Featured(Protocol):
     """A policy upon whose network a critic can stand: an equinox module that has `features` beside `__call__`."""
 
@@ -33,16 +37,17 @@ class Featured(Protocol):
 class SharedValue(eqx.Module):
     """features [...] (flattened) ↦ V. The first V is near 0.
 
-    hidden: units of each layer upon the features.  layers: activation, initialisation, norm, as of `Mlp`.
+    inputs: how many features.  hidden: units of each layer upon them.  layers: activation, initialisation, norm, as of
+    `Mlp`.
     """
 
     net: Mlp
 
-    def __init__(self, features: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **layers: Any):
-        self.net = Mlp(features, hidden, 1, last_gain=0.01, key=key, **layers)
+    def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **layers: Any):
+        self.net = Mlp(inputs, hidden, 1, last_gain=0.01, key=key, **layers)
 
-    def __call__(self, features: Float[AnyArray, "..."]) -> Float[Array, ""]:
-        return self.net(jnp.ravel(features))[0]
+    def __call__(self, x: Float[AnyArray, "..."]) -> Float[Array, ""]:
+        return self.net(jnp.ravel(x))[0]
 
 
 class Upon(eqx.Module):
@@ -60,17 +65,30 @@ def upon(critic: Any, policy: Any) -> Any:
     return Upon(critic, policy) if isinstance(critic, SharedValue) else critic
 
 
-def features(policy: Any) -> Any:
+def features(policy: Any) -> Callable[[Any], Any]:
     """obs ↦ what the policy's last layer is given, a constant to all derivatives.
 
-    Raises UsageError for a policy that does not say.
+    policy: `Featured`. Raises UsageError for one that is not, and for one that remembers.
     """
-    inner = policy
-    while hasattr(inner, "policy"):  # of a policy with a mask
-        inner = inner.policy
-    if is_recurrent(inner) or not isinstance(inner, Featured):
+    inner = policy.policy if isinstance(policy, MaskedPolicy) else policy
+    name = type(inner).__name__
+    if is_recurrent(policy):
+        raise UsageError(f"a shared critic stands on a network without memory, and {name} has one: {_ELSE}")
+    if not callable(getattr(inner, "features", None)):
         raise UsageError(
-            "a shared critic stands on what the policy's last layer is given of one observation, and "
-            f"{type(inner).__name__} has no features(obs) that says it: write that, or leave critic.network at auto"
+            "a shared critic stands on what the policy's last layer is given, features(obs), and "
+            f"{name} has no such method: {_ELSE}"
         )
     return lambda obs: jax.lax.stop_gradient(policy.features(obs))
+
+
+def count_features(policy: Any, obs: Any) -> int:
+    """How many numbers the policy's last layer is given of an observation; nothing is computed.
+
+    Raises UsageError where that is no array, and as `features`.
+    """
+    of_one, name = features(policy), type(policy).__name__
+    try:
+        return math.prod(eqx.filter_eval_shape(of_one, obs).shape)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{name}.features(obs) makes no array of an observation: {error!s:.200}") from error

@@ -188,6 +188,8 @@ def weights(build: Callable[[], Any]) -> int:
     gives nothing."""
     try:
         shapes = jax.tree.leaves(eqx.filter_eval_shape(build))
+    except UsageError:
+        raise
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"there is no network of this form: {error!s:.200}") from error
     return sum(math.prod(leaf.shape) for leaf in shapes if isinstance(leaf, jax.ShapeDtypeStruct))

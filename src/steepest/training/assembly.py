@@ -26,7 +26,7 @@ from steepest.critics import (
     NetworkValue,
     SharedValue,
     StateValue,
-    features,
+    count_features,
     recurrent_value,
     trust_region,
     unmasked,
@@ -176,14 +176,15 @@ def example(observation: Space) -> np.ndarray:
 
 
 def build_critic(config: TrainConfig, observation: Space, policy: Any, key: PRNGKeyArray) -> Critic:
-    """A fresh value function for the observations.  policy: upon whose network a shared one stands; Raises UsageError
-    where that does not say what its last layer is given."""
+    """A fresh value function for the observations.  policy: upon whose network a shared one stands.
+
+    Raises UsageError where that one has nothing to share.
+    """
     given = config.critic
     if given.network == "shared":
         how = Layers(given.activation, given.initialisation, given.layer_norm).settled("tanh")
-        below = eqx.filter_eval_shape(features(policy), example(observation))
         layers: Any = {"activation": how.activation, "initialisation": how.initialisation, "norm": how.norm}
-        return SharedValue(math.prod(below.shape), given.hidden, **layers, key=key)
+        return SharedValue(count_features(policy, example(observation)), given.hidden, **layers, key=key)
     remembers = given.memory not in (None, "none")
     if isinstance(observation, Masked):
         return unmasked(build_critic(config, observation.observation, policy, key), observation.form)

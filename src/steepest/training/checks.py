@@ -61,7 +61,7 @@ def check(config: TrainConfig) -> None:
     critic_in_vine = config.sampling.scheme == "vine" and config.critic.memory in ("gru", "lstm")
     if config.policy.memory != "none" or critic_in_vine:
         check_memory(config)
-    if config.critic.network == "shared" and config.critic.memory in ("gru", "lstm"):
+    if config.critic.network == "shared" and {config.policy.memory, config.critic.memory} & {"gru", "lstm"}:
         raise UsageError(
             "a shared critic stands on a network without memory: leave critic.network at auto, with memory of its own"
         )

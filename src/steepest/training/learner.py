@@ -84,8 +84,8 @@ class IterationInfo(NamedTuple):
 class Lesson(NamedTuple):
     """What a rollout has for the critics.
 
-    obs: [N,…] as the reward's critic takes it; of a shared one, the features of the new policy.  weight: [N].
-    value, target: [N], of that.  cost: the three of the cost's, or None.  key: of their shuffles.
+    obs: [N,…] as the reward's critic takes it, or the policy that a shared one stands on.  weight: [N].  value,
+    target: [N], of that.  cost: the three of the cost's, or None.  key: of their shuffles.
     """
 
     obs: Any
@@ -196,11 +196,7 @@ def improve(
         before, after = (chunks.each(policy, x, learner.algorithm.chunk) for x in (path.obs, then))
         step = step._replace(normaliser_kl=mean_kl(before, after, path.weight))
     spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
-    seen = values.rows
-    if isinstance(state.critic, SharedValue):
-        seen = chunks.each(features(policy), seen, learner.algorithm.chunk)
-        of_cost = of_cost and (seen, *of_cost[1:])
-    lesson = Lesson(seen, path.weight, values.value.ravel(), target, of_cost, key)
+    lesson = Lesson(values.rows, path.weight, values.value.ravel(), target, of_cost, key)
     state = state._replace(policy=policy, algorithm=algorithm, critic_memory=values.memory)
     return state, lesson, step, spread
 
@@ -245,16 +241,26 @@ def _path(
 
 def fit_critics(learner: Learner, state: LearnerState, lesson: Lesson) -> tuple[LearnerState, FitInfo, FitInfo | None]:
     """`Learner.fit_critics` without compilation of its own."""
-    obs, weight, key = lesson.obs, lesson.weight, lesson.key
-    critic, optimiser, fit = learner.fit(state.critic, state.optimiser, obs, lesson.target, weight, lesson.value, key)
+    weight, key = lesson.weight, lesson.key
+    obs, value = _taught(learner, state.policy, state.critic, lesson.obs, lesson.value)
+    critic, optimiser, fit = learner.fit(state.critic, state.optimiser, obs, lesson.target, weight, value, key)
     state = state._replace(critic=critic, optimiser=optimiser)
     if lesson.cost is None or state.cost_critic is None:
         return state, fit, None
     obs, value, target = lesson.cost
+    obs, value = _taught(learner, state.policy, state.cost_critic, obs, value)
     critic, optimiser, cost_fit = learner.fit(
         state.cost_critic, state.cost_optimiser, obs, target, weight, value, jax.random.fold_in(key, 2)
     )
     return state._replace(cost_critic=critic, cost_optimiser=optimiser), fit, cost_fit
+
+
+def _taught(learner: Learner, policy: Policy, critic: Critic, obs: Any, value: Array) -> tuple[Any, Array]:
+    """What a critic is fitted at, and V there [N]; of a shared one, what the new policy makes of the rows."""
+    if not isinstance(critic, SharedValue):
+        return obs, value
+    seen = chunks.each(features(policy), obs, learner.algorithm.chunk)
+    return seen, jax.vmap(critic)(seen)
 
 
 _improve, _fit_critics = eqx.filter_jit(improve), eqx.filter_jit(fit_critics)
