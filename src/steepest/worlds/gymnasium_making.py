@@ -19,6 +19,7 @@ from steepest.worlds import memory_tasks
 from steepest.worlds.gymnasium import GymnasiumWorld, name_of
 from steepest.worlds.masks import ShowsMask, ShowsMasks
 from steepest.worlds.missing import missing
+from steepest.worlds.mujoco_warnings import say_once
 from steepest.worlds.stacking import FrameStack
 
 memory_tasks.register()
@@ -86,6 +87,8 @@ class Opened:
 
 
 def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Any]) -> Any:
+    if ".mujoco." in _entry(spec):
+        say_once()
     try:
         # sync by name: without one, gymnasium prefers a vector entry point, which is a different program
         return gymnasium.make_vec(
@@ -100,13 +103,17 @@ def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence
     except UsageError:
         raise
     except gymnasium.error.DependencyNotInstalled as error:
-        entry = str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
-        extra = next((name for name in ("mujoco", "box2d") if f".{name}." in entry), None)
+        extra = next((name for name in ("mujoco", "box2d") if f".{name}." in _entry(spec)), None)
         raise missing(spec, error, extra) from error
     except Exception as error:
         if spec.rpartition(":")[2] not in gymnasium.registry:
             raise unknown("environment", spec.rpartition(":")[2], _latest()) from error
         raise UsageError(f"environment {spec!r} could not be made: {type(error).__name__}: {error}") from error
+
+
+def _entry(spec: str) -> str:
+    """Where an id says that its class is; empty for one that nobody registered yet."""
+    return str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
 
 
 def _latest() -> list[str]:
