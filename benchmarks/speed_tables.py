@@ -170,8 +170,9 @@ def tables(results: Path, disturbed: bool) -> dict[str, str]:
         if good.get(name):
             bad = len({(r["case"], r["round"]) for r in read[name] if r["disturbed"] != "0"})
             made[name] = form(good[name]) + "\n\n" + made_by(good[name], 0 if disturbed else bad)
-    if "tuning-settings" in read:
-        made["tuning-settings"] = markdown(read["tuning-settings"])
+    for name in ("tuning-settings", "tuning-habits"):
+        if name in read:
+            made[name] = markdown(read[name])
     for name in ("returns-steps", "returns-minutes"):
         found = read.get(name, []) if name == "returns-steps" else good.get(name, [])
         if found:
