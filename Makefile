@@ -1,4 +1,4 @@
-# make install   the library and its command line, in .venv
+# make install   the library with MuJoCo, and its command line, in .venv
 # make train     train CartPole-v1 into runs/
 # make test      everything but the slow tests      make slow    the slow ones
 # make fuzz      damaged, hostile and random files and command lines, twenty times as many as the tests have
@@ -82,7 +82,7 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made $(INPUTS)
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt -e '.[mujoco]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/made $(INPUTS)

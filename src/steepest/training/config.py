@@ -151,7 +151,8 @@ class PolicyConfig:
     """Its form. auto: by the observation; images of 36×36 pixels or more: nature, smaller ones: minatar, all else: mlp;
     a table from states to actions, whatever is said here. attention: over the observations of stack:N:ENV."""
     channels: Literal["auto", "first", "last"] = "auto"
-    """Where an image has its channels. auto: the smaller of the first and the last axis."""
+    """Where an image has its channels. auto: that of the first and the last axis which differs where
+    the other two are as long; else the smaller one."""
     layer_norm: bool = False
     """Normalise the units of a layer before each activation; nothing is trained in it."""
     memory: Literal["none", "gru", "lstm"] = "none"
@@ -223,8 +224,8 @@ class TrainConfig:
     seed: int = 0
     """Of everything random in the run."""
     tuned: bool = False
-    """Where nothing else is said, the settings that trials found for this very environment, if it has some, before the
-    rules: see tuned.py."""
+    """Where nothing else is said, the settings that trials found for this very environment, before the rules: see
+    tuned.py. One for which there were no trials is refused."""
     update: Annotated[UpdateConfig, tyro.conf.arg(name="")] = field(default_factory=UpdateConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     vine: VineConfig = field(default_factory=VineConfig)
