@@ -17,7 +17,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all processes of a 
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-# most of the time is XLA's, for programs that run once: a quarter less of it. What is the fastest is not tested here
+# most of the time is XLA's, for programs that run once: a fifth to a quarter less of it. What is fastest is not tested
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax

@@ -42,9 +42,8 @@ def test_MD1_on_a_table_it_is_the_closed_form(eta: float) -> None:
     algorithm = st.npg(step=step, solver=DIRECT, damping=0.0)
     after, info = st.improve(policy, MDP, algorithm)
     assert info.accepted
-    np.testing.assert_allclose(np.exp(logs_of(after)), np.exp(expected), rtol=0, atol=1e-13)
-    likely = expected > -10  # a logarithm of what is rarer is known to rounding divided by the probability
-    np.testing.assert_allclose(logs_of(after)[likely], expected[likely], rtol=0, atol=1e-10)
+    # what is rare is known to rounding divided by its probability, whatever the processor
+    assert (np.abs(logs_of(after) - expected) <= 1e-10 + 1e-15 * np.exp(-expected)).all()
     assert np.abs(expected - LOGS).max() > 0.05
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mujoco as installed
 import pytest
 
 from steepest.worlds import make_world, mujoco_warnings
 
-mujoco: Any = pytest.importorskip("mujoco")
+mujoco: Any = installed  # without types
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.spaces import Discrete
 
 import steepest as st
 from images import Dot, FunctionalDot
+from masked_environments import FunctionalTrap, trap
 from sameness import differences
 from short_runs import NEAR
 from steepest.batch import Rollout
@@ -23,6 +25,7 @@ from steepest.policies.heads import head_for
 from steepest.policies.masked import MaskedPolicy, with_mask
 from steepest.policies.recurrent import recurrent_network
 from steepest.sampling.cost_meter import Limited
+from steepest.sampling.vine import Branches
 from steepest.spaces import Masked, describe
 from steepest.training.diagnose import diagnose
 from steepest.training.failed_update import load_update
@@ -164,6 +167,25 @@ def test_the_policy_moves_as_beside_any_critic_that_says_the_same(of_a_user: boo
     assert errors[1] < errors[0]
 
 
+def test_the_rest_of_a_vines_branches_is_worth_what_it_says_upon_the_policy_that_acted() -> None:
+    policy, critic = gaussian(), SharedValue(5, (4,), key=jax.random.key(1))
+    learner, data, rng = Learner(st.trpo(1e-2), AdamFit(epochs=1), 0.9, 0.9), rollout(policy), np.random.default_rng(1)
+    states, actions = 6, 3
+    row = np.arange(0, STEPS * ENVS, 5)[:states]
+    obs = data.obs.reshape(-1, 3)[row]
+    taken, last = (rng.normal(size=(states, actions, size)).astype(np.float32) for size in (2, 3))
+    rest = np.full((states, actions), 5.0, np.float32)  # of each branch; nothing was paid before
+    branches = Branches(row, obs, taken, 0 * rest, rest, last, np.ones(states, bool), False)
+    found = []
+    for each in (critic, upon(critic, policy), SharedValue(5, (4,), key=jax.random.key(2))):
+        state = learner.init(policy, each, envs=ENVS)
+        state, _, step, _ = learner.improve(state, data, None, None, 1.0, jax.random.key(3), branches)
+        assert step.accepted
+        found.append(flat(state.policy))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    assert np.abs(found[2] - found[0]).max() > 1e-3  # it is what the branches are compared by
+
+
 @pytest.mark.parametrize("native", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_runs_with_it(native: bool, tmp_path: Path) -> None:
     env = FunctionalDot() if native else Dot
@@ -193,6 +215,22 @@ def test_runs_with_it(native: bool, tmp_path: Path) -> None:
 def test_other_ways_to_train(settings: dict[str, Any], tmp_path: Path) -> None:
     run = st.train("CartPole-v1", "trpo", out=tmp_path / "run", **{**SHARED, "steps": 1024, **settings})
     assert run.metrics[-1]["update/reason"] == "accepted"
+
+
+@pytest.mark.slow
+def test_masked_runs_and_seeds_in_one_program(tmp_path: Path) -> None:
+    """0 is the best, and a forbidden action would end at −100."""
+    settings = {**SHARED, "steps": 6144, "mask": True}
+    runs = st.train(FunctionalTrap(), "trpo", seed=1, seeds=2, out=tmp_path / "runs", **settings)
+    alone = st.train(FunctionalTrap(), "trpo", seed=2, out=tmp_path / "alone", **settings)
+    for run in (*runs, alone):
+        assert run.evaluation.mean() == 0
+        assert min(row["return/mean"] for row in run.metrics) > -100
+    first, single = runs[1].metrics[0], alone.metrics[0]
+    for name in ("update/kl", "critic/loss", "return/mean"):
+        np.testing.assert_allclose(first[name], single[name], rtol=1e-5, err_msg=name)
+    run = st.train(lambda: trap(Discrete(4), False), "trpo", seed=1, out=tmp_path / "host", **settings)
+    assert run.evaluation.mean() == 0
 
 
 @pytest.mark.slow

@@ -13,15 +13,13 @@ from typing import Any, Protocol
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from steepest.critics.value import MlpValue
 from steepest.errors import UsageError
-from steepest.layers import Mlp
 from steepest.policies.masked import MaskedPolicy
 from steepest.sequences import is_recurrent
-from steepest.trees import AnyArray
 
 _ELSE = "leave critic.network at auto, with a network of its own"
 
@@ -34,20 +32,11 @@ class Featured(Protocol):
         ...
 
 
-class SharedValue(eqx.Module):
-    """features [...] (flattened) ↦ V. The first V is near 0.
-
-    inputs: how many features.  hidden: units of each layer upon them.  layers: activation, initialisation, norm, as of
-    `Mlp`.
-    """
-
-    net: Mlp
+class SharedValue(MlpValue):
+    """features [...] (flattened) ↦ V: an `MlpValue` of what the policy's last layer is given, `inputs` of them."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), *, key: PRNGKeyArray, **layers: Any):
-        self.net = Mlp(inputs, hidden, 1, last_gain=0.01, key=key, **layers)
-
-    def __call__(self, x: Float[AnyArray, "..."]) -> Float[Array, ""]:
-        return self.net(jnp.ravel(x))[0]
+        super().__init__(inputs, hidden, key=key, **layers)
 
 
 class Upon(eqx.Module):
