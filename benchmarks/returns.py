@@ -21,7 +21,7 @@ from typing import Any
 
 import rows
 from speed import OURS, Peers
-from turns import THREADS, Quiet, Side, SideError, Usage, machine, measure, wait_until_quiet
+from turns import THREADS, Quiet, Side, SideError, Usage, end_on_sigterm, machine, measure, wait_until_quiet
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5")
@@ -54,6 +54,7 @@ def sides(peers: Peers, env: str, seed: int, study: str) -> dict[str, Side]:
 
 
 def main() -> None:
+    end_on_sigterm()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)

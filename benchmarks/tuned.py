@@ -2,6 +2,7 @@
 
     python benchmarks/tuned.py                              # every environment, ten seeds, tuned and by the rules
     python benchmarks/tuned.py --envs Pendulum-v1 --seeds 1000
+    python benchmarks/tuned.py --peer                       # TRPO of sb3-contrib by RL Zoo's settings (`make peers`)
     python benchmarks/tuned.py --trials                     # the trials that chose them, by the seeds 0, 1, 2
     python benchmarks/tuned.py --table                      # only the tables, into docs/tuned.md
 
@@ -16,15 +17,19 @@ import argparse
 import itertools
 import os
 import queue
+import statistics
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rows
 from learning import FIELDS, one
+from speed import Peers
 from speed_tables import filled
+from turns import Side, end_on_sigterm, measure
 
 from steepest.reports.statistics import stratified_bootstrap
 from steepest.training.tuned import TUNED
@@ -53,6 +58,7 @@ ZOO = {
     "LunarLanderContinuous-v3": "262 (v2)",
 }
 """Mean returns of its trained TRPO agents: one run each, deterministic."""
+PEER = "sb3-contrib TRPO"
 LABELS = {"tuned": ["--tuned"], "rules": [], "dropped": []}
 """dropped: what three seeds chose, and ten fresh ones did not bear out; not made again."""
 SCALED = "--normalise-observations True --scale-rewards True"
@@ -74,6 +80,12 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--gamma .95 --envs 8 --rollout 128 --delta .05",
         "--gamma .9 --envs 4 --rollout 256",
         "--gamma .9 --envs 4 --rollout 256 --delta .02",
+        "--gamma .95 --envs 8 --rollout 64",
+        "--gamma .95 --envs 8 --rollout 128 --gae-lambda .9",
+        "--gamma .95 --envs 8 --rollout 128 --gae-lambda .98",
+        "--gamma .95 --envs 8 --rollout 128 --critic.epochs 60",
+        "--gamma .95 --envs 8 --rollout 128 --policy.distribution beta",
+        "--gamma .95 --envs 8 --rollout 128 --policy.state-dependent-std True",
     ),
     "LunarLander-v3": (
         "",
@@ -88,30 +100,47 @@ TRIALS: dict[str, tuple[str, ...]] = {
         f"{SCALED} --envs 16 --gamma .999",
         f"{SCALED} --envs 16 --gamma .999 --delta .02",
         f"{SCALED} --gamma .999 --delta .03",
+        "--scale-rewards True --delta .02",
+        f"{SCALED} --delta .02 --gae-lambda .95",
+        f"{SCALED} --delta .02 --envs 16 --rollout 128",
     ),
-    "LunarLanderContinuous-v3": ("", "--gamma .999"),
+    "LunarLanderContinuous-v3": (
+        "",
+        "--gamma .999",
+        "--delta .01",
+        "--envs 8 --rollout 128",
+        "--envs 8 --rollout 128 --delta .01",
+        "--gae-lambda .98",
+        "--normalise-observations False",
+        "--policy.distribution beta",
+    ),
 }
 """Options beside the rules; all that were tried."""
 
 
 def main() -> None:
+    end_on_sigterm()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--envs", nargs="+", default=list(TUNED), choices=list(TUNED))
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--trials", action="store_true", help="the trials, instead of what they chose")
+    parser.add_argument("--peer", action="store_true", help="sb3-contrib's TRPO by the settings of RL Zoo, instead")
     parser.add_argument("--table", action="store_true", help="only the tables")
+    parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of their environments")
     arguments = parser.parse_args()
     name = "tuned-trials" if arguments.trials else "tuned"
     seeds = arguments.seeds or (TRIED if arguments.trials else SEEDS)
     if arguments.trials:
         every = [(env, trial) for env in arguments.envs for trial in TRIALS[env]]
         wanted = [Job(env, trial or "the rules", trial.split(), seed) for seed in seeds for env, trial in every]
+    elif arguments.peer:
+        wanted = [Job(env, PEER, [], seed) for seed in seeds for env in arguments.envs]
     else:
         ways = [
             (env, label) for env in arguments.envs for label in ("tuned", "rules") if TUNED[env] or label == "rules"
         ]
         wanted = [Job(env, label, LABELS[label], seed) for seed in seeds for env, label in ways]
-    failed = [] if arguments.table else run(wanted, RESULTS / f"{name}.csv")
+    failed = [] if arguments.table else run(wanted, RESULTS / f"{name}.csv", arguments.peers)
     made = {
         "tuned": markdown(rows.read(RESULTS / "tuned.csv")),
         "trials": tried(rows.read(RESULTS / "tuned-trials.csv")),
@@ -130,16 +159,19 @@ class Job(NamedTuple):
     seed: int
 
 
-def run(wanted: list[Job], table: Path) -> list[str]:
-    """Every run that has no row yet, one on each core; what failed."""
+def run(wanted: list[Job], table: Path, peers: Path) -> list[str]:
+    """Every run that has no row yet, one on each core; what failed.  peers: folder of their environments."""
     done, cores = rows.done(rows.read(table), "env", "label", "seed"), queue.SimpleQueue[int]()
     for core in os.sched_getaffinity(0):
         cores.put(core)
 
     def make(job: Job) -> str | None:
-        core, options = cores.get(), [*job.options, "--workers", "0"]
+        core, options = cores.get(), [] if job.label == PEER else [*job.options, "--workers", "0"]
         try:
-            found = one(job.env, options, STEPS[job.env], job.seed, core=core, episodes=100)
+            if job.label == PEER:
+                found = peer(job, core, peers)
+            else:
+                found = one(job.env, options, STEPS[job.env], job.seed, core=core, episodes=100)
         except Exception as error:
             return f"{job}: {error}"
         finally:
@@ -155,6 +187,24 @@ def run(wanted: list[Job], table: Path) -> list[str]:
     for said in failed:
         print(said, file=sys.stderr)
     return failed
+
+
+def peer(job: Job, core: int, peers: Path) -> dict[str, Any]:
+    """A run of sb3-contrib's TRPO, as a row."""
+    run = ("learn", job.env, "--seed", str(job.seed), "--steps", str(STEPS[job.env]), "--episodes", "100")
+    start = time.monotonic()
+    answer = measure(Side(PEER, (*Peers.at(peers).sb3, *run)), (core,))
+    returns = answer["returns"]
+    return rows.where() | {
+        "algorithm": "trpo",
+        "steps": answer["steps"],
+        "mean": round(statistics.fmean(returns), 2),
+        "std": round(statistics.pstdev(returns), 2),
+        "min": min(returns),
+        "seconds": round(answer["seconds"], 2),
+        "wall_seconds": round(time.monotonic() - start, 2),
+        "versions": " ".join(f"{name}={version}" for name, version in answer["versions"].items()),
+    }
 
 
 def tried(found: list[dict[str, str]]) -> str:
@@ -175,11 +225,13 @@ def markdown(found: list[dict[str, str]]) -> str:
         "| | settings | steps | seeds | IQM, 95 % | mean | worst seed | best seed | RL Zoo's TRPO |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|",
     ]
-    for env, label in itertools.product(TUNED, LABELS):
+    for env, label in itertools.product(TUNED, (*LABELS, PEER)):
         means = [float(row["mean"]) for row in found if (row["env"], row["label"]) == (env, label)]
         if not means:
             continue
         settings = " ".join(f"`{k} = {v}`" for k, v in TUNED[env].items()) if label == "tuned" else f"the {label}"
+        if label == PEER:
+            settings = f"{PEER}, RL Zoo's settings"
         if label == "dropped":
             settings = "dropped: `" + next(r["options"] for r in found if (r["env"], r["label"]) == (env, label)) + "`"
         iqm = stratified_bootstrap([means])

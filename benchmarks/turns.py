@@ -10,10 +10,12 @@ used. A round that others had more of than allowed is kept in the table, marked,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -116,24 +118,36 @@ def _columns(answer: dict[str, Any]) -> dict[str, Any]:
     return {"value": f"{value:.6g}", "unit": unit, "versions": versions, "detail": json.dumps(answer)}
 
 
-def measure(side: Side) -> dict[str, Any]:
-    """Run a side's command on the first cores; what it says.
+def measure(side: Side, cores: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Run a side's command on these cores, or else on the first, a thread on each; what it says.
 
     The environment variable BEGAN is the time at which it was started, for those that measure from the command on.
     """
-    cores = sorted(os.sched_getaffinity(0))[:THREADS]
-    limits = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    cores = cores or tuple(sorted(os.sched_getaffinity(0))[:THREADS])
+    limits = {name: str(len(cores)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment = {**os.environ, **limits, "BEGAN": repr(time.time()), "PYTHONUNBUFFERED": "1"}
     command = ["taskset", "-c", ",".join(map(str, cores)), *side.command]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=side.seconds, env=environment)
+        out, err = process.communicate(timeout=side.seconds)
     except subprocess.TimeoutExpired as error:
         raise SideError(f"{side.name}: not done after {side.seconds:.0f} s: {' '.join(side.command)}") from error
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise SideError(f"{side.name}: exit code {done.returncode}: {last[:300]}\n  {' '.join(side.command)}")
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # with all that it started: nothing trains on behind our back
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    lines = out.strip().splitlines()
+    if process.returncode or not lines:
+        last = (err.strip().splitlines() or ["no output"])[-1]
+        raise SideError(f"{side.name}: exit code {process.returncode}: {last[:300]}\n  {' '.join(side.command)}")
     return json.loads(lines[-1])
+
+
+def end_on_sigterm() -> None:
+    """Told to end, a benchmark ends what it has started too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,40 @@ def test_who_disturbed_is_named():
     after = {"1 init": 5.0, "7 a (b) c": 9.0, "8 new": 3.0, "9 idle": 1.0}
     said = turns.busiest({"1 init": 5.0, "7 a (b) c": 2.0, "9 idle": 1.0}, after)
     assert said.startswith("still there: 7 a (b) c (7.0 s), 8 new (3.0 s), ")
+
+
+@pytest.mark.parametrize("how", ["too long", "interrupted", "done"])
+def test_what_a_side_started_ends_with_it(how, tmp_path, monkeypatch):
+    """A training that went on would disturb all that is measured after it, and never end."""
+    started = tmp_path / "pid"
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "nothing = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}\n"
+        "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'], **nothing)\n"
+        f"pathlib.Path({str(started)!r}).write_text(str(child.pid))\n"
+        f"print('{{}}', flush=True); time.sleep({0 if how == 'done' else 60})"
+    )
+    limited = turns.Side("side", (sys.executable, "-S", "-c", code), seconds=3.0)
+    if how == "interrupted":
+
+        def interrupted(process: Any, *_: Any, **__: Any) -> None:
+            while not (started.exists() and started.read_text()):
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    expected = {"too long": turns.SideError, "interrupted": KeyboardInterrupt, "done": type(None)}[how]
+    ended: Any = None
+    try:
+        turns.measure(limited)
+    except (turns.SideError, KeyboardInterrupt) as error:
+        ended = error
+    assert isinstance(ended, expected)
+    status = Path("/proc") / started.read_text() / "stat"
+    until = time.monotonic() + 10
+    while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.01)
 
 
 def test_a_table_resumes_and_refuses_a_column_that_it_has_not(tmp_path):

@@ -151,7 +151,7 @@ def learn(arguments: argparse.Namespace) -> None:
 
     model.learn(arguments.steps, callback=AfterUpdate(after))
     seconds = since_command() - away
-    returns = _returns(model, arguments.env, 20, 20_000 + arguments.seed)
+    returns = _returns(model, arguments.env, arguments.episodes, 20_000 + arguments.seed)
     say(float(np.mean(returns)), "return", returns=returns, steps=model.num_timesteps, seconds=seconds, curve=curve)
 
 
@@ -234,6 +234,7 @@ def main() -> None:
         verb.add_argument("--every", type=int, default=0)
         verb.add_argument("--seed", type=int, default=0)
         verb.add_argument("--target", type=float, default=475.0)
+        verb.add_argument("--episodes", type=int, default=20, help="of the final evaluation")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     arguments.call(arguments)

@@ -18,6 +18,17 @@ TRPO: dict[str, dict[str, Any]] = {
         "n_envs": 2, "n_steps": 512, "batch_size": 512, "cg_damping": 1e-3, "gae_lambda": 0.98, "gamma": 0.99,
         "learning_rate": 1e-3, "n_critic_updates": 20,
     },
+    "Acrobot-v1": {"normalize": True, "n_envs": 2, "n_steps": 1024},
+    "MountainCar-v0": {"normalize": True, "n_envs": 2, "n_steps": 1024, "n_critic_updates": 20},
+    "MountainCarContinuous-v0": {"normalize": True, "n_envs": 2, "use_sde": True, "sde_sample_freq": 4},
+    "Pendulum-v1": {
+        "n_envs": 2, "n_steps": 1024, "gamma": 0.9, "n_critic_updates": 15, "use_sde": True, "sde_sample_freq": 4,
+    },
+    "LunarLander-v3": {
+        "n_envs": 2, "n_steps": 512, "cg_damping": 0.01, "gae_lambda": 0.98, "gamma": 0.99, "learning_rate": 1e-3,
+        "n_critic_updates": 15,
+    },
+    "LunarLanderContinuous-v3": {"normalize": True, "n_envs": 2, "n_steps": 1024, "n_critic_updates": 20},
     "Ant-v5": _TRPO,
     "HalfCheetah-v5": {**_TRPO, "target_kl": 0.04},
     "Hopper-v5": _TRPO,
