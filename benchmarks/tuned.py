@@ -89,7 +89,13 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--gamma .95 --envs 8 --rollout 128 --gae-lambda .98",
         "--gamma .95 --envs 8 --rollout 128 --critic.epochs 60",
         "--gamma .95 --envs 8 --rollout 128 --policy.distribution beta",
-        "--gamma .95 --envs 8 --rollout 128 --policy.state-dependent-std True",
+        "--gamma .95 --envs 8 --rollout 128 --policy.state-dependent-std",
+        "--gamma .9 --envs 2 --rollout 1024 --delta .01",
+        "--gamma .95 --envs 2 --rollout 1024",
+        "--gamma .9 --envs 4 --rollout 512 --delta .01 --normalise-observations False --scale-rewards False",
+        "--gamma .9 --envs 2 --rollout 1024 --delta .02 --normalise-observations False --scale-rewards False",
+        "--gamma .9 --envs 2 --rollout 1024 --delta .01 --normalise-observations False --scale-rewards False "
+        "--policy.state-dependent-std",
     ),
     "LunarLander-v3": (
         "",
@@ -115,6 +121,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--envs 8 --rollout 128",
         "--envs 8 --rollout 128 --delta .01",
         "--gae-lambda .98",
+        "--gae-lambda .98 --delta .02",
+        "--gae-lambda .98 --envs 4 --rollout 512",
         "--normalise-observations False",
         "--policy.distribution beta",
     ),
