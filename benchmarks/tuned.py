@@ -92,6 +92,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--gamma .95 --envs 8 --rollout 128 --policy.state-dependent-std",
         "--gamma .9 --envs 2 --rollout 1024 --delta .01",
         "--gamma .95 --envs 2 --rollout 1024",
+        "--gamma .95 --envs 2 --rollout 1024 --policy.state-dependent-std",
         "--gamma .9 --envs 4 --rollout 512 --delta .01 --normalise-observations False --scale-rewards False",
         "--gamma .9 --envs 2 --rollout 1024 --delta .02 --normalise-observations False --scale-rewards False",
         "--gamma .9 --envs 2 --rollout 1024 --delta .01 --normalise-observations False --scale-rewards False "
@@ -129,6 +130,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "--gae-lambda .98 --delta .01",
         "--rollout 256",
         "--rollout 256 --gae-lambda .98",
+        "--policy.state-dependent-std",
+        "--gae-lambda .98 --policy.state-dependent-std",
         "--normalise-observations False",
         "--policy.distribution beta",
     ),
