@@ -17,7 +17,12 @@ TUNED: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {},
     "MountainCar-v0": SCALED,
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
-    "Pendulum-v1": {"rows": 1024, "sampling.envs": 8, "sampling.gamma": 0.95},
+    "Pendulum-v1": {
+        "rows": 1024,
+        "sampling.envs": 8,
+        "sampling.gamma": 0.95,
+        "policy.state_dependent_std": True,
+    },
     "LunarLander-v3": {},
     "LunarLanderContinuous-v3": {},
 }
