@@ -24,7 +24,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "policy.state_dependent_std": True,
     },
     "LunarLander-v3": {},
-    "LunarLanderContinuous-v3": {},
+    "LunarLanderContinuous-v3": {"rows": 4096, "sampling.gae_lambda": 0.98},
 }
 """name of the environment ↦ settings by path, of those that are None by default; rows: of a batch, about. Empty:
 fresh seeds bore out nothing that was tried."""
