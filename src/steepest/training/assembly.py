@@ -73,7 +73,7 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "initialisation": given.initialisation,
             "norm": given.layer_norm,
             "distribution": given.distribution,
-            "state_dependent_std": bool(given.state_dependent_std),
+            "state_dependent_std": given.state_dependent_std,
             "memory": given.memory,
             "memory_units": given.memory_units,
         }

@@ -141,9 +141,9 @@ class PolicyConfig:
     """ln σ of a Gaussian policy at the start, in the units of the action; of a squashed one half the box is 1."""
     distribution: Literal["gaussian", "squashed", "beta"] = "gaussian"
     """Of actions in a Box: a Gaussian that is clipped to the bounds; one squashed into them by tanh; a Beta on them."""
-    state_dependent_std: bool | None = None
-    """ln σ of a Gaussian, squashed or not, is an output of the network, within ±5 of initial_log_std; else, as by
-    default, the same in all states, trained."""
+    state_dependent_std: bool = False
+    """ln σ of a Gaussian, squashed or not, is an output of the network, within ±5 of initial_log_std; else the same in
+    all states, trained."""
     mask: Annotated[bool | Literal["auto"], _MASK] = False
     """Never choose an action that the environment forbids: by its method action_masks(), or info["action_mask"]. auto:
     where it has one of these."""

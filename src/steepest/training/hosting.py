@@ -89,7 +89,7 @@ def _check_distribution(config: TrainConfig, world: World) -> None:
     """Raise UsageError where the policy's settings are of boxes and there is none."""
     given, action = config.policy, describe(world.action_space, "action")
     name = "state_dependent_std" if given.state_dependent_std else f"distribution={given.distribution}"
-    if given.distribution == "gaussian" and not given.state_dependent_std:
+    if (given.distribution, given.state_dependent_std) == ("gaussian", False):
         return
     if not isinstance(action, Box) and not np.isinf(action.counts).any():
         raise UsageError(f"policy.{name} says nothing of the actions {brief(action)} of {world.name}: leave it out")

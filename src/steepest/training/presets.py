@@ -126,14 +126,11 @@ def resolve(
     preset = dict(CONTINUOUS if real else DISCRETE)
     if real:
         preset["policy.initial_log_std"] = first_log_std(real)
-    preset["policy.state_dependent_std"] = False
     native = functional and config.sampling.scheme == "single-path"
     if native:
         preset |= FUNCTIONAL[not real]
     if config.tuned:
         preset |= tuned_settings(config.env)
-    if config.policy.distribution == "beta":
-        preset["policy.state_dependent_std"] = False
     if config.algorithm == "pg":
         preset["update.delta"] = PG_DELTA
     if config.algorithm == "covariant" and real:

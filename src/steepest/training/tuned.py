@@ -17,12 +17,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {},
     "MountainCar-v0": SCALED,
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
-    "Pendulum-v1": {
-        "rows": 1024,
-        "sampling.envs": 8,
-        "sampling.gamma": 0.95,
-        "policy.state_dependent_std": True,
-    },
+    "Pendulum-v1": {"rows": 2048, "sampling.envs": 2, "sampling.gamma": 0.95},
     "LunarLander-v3": {},
     "LunarLanderContinuous-v3": {"rows": 4096, "sampling.gae_lambda": 0.98},
 }
