@@ -17,14 +17,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {},
     "MountainCar-v0": SCALED,
     "MountainCarContinuous-v0": {"sampling.gamma": 0.999, "policy.initial_log_std": 1.0},
-    "Pendulum-v1": {
-        "rows": 2048,
-        "update.delta": 0.02,
-        "sampling.envs": 2,
-        "sampling.gamma": 0.9,
-        "sampling.normalise_observations": False,
-        "sampling.scale_rewards": False,
-    },
+    "Pendulum-v1": {"rows": 2048, "sampling.envs": 2, "sampling.gamma": 0.95},
     "LunarLander-v3": {},
     "LunarLanderContinuous-v3": {"rows": 4096, "sampling.gae_lambda": 0.98},
 }
