@@ -244,7 +244,7 @@ def tried(found: list[dict[str, str]]) -> str:
 def markdown(found: list[dict[str, str]]) -> str:
     """A line for each environment and way: the interquartile mean over seeds with its interval, and the extremes."""
     lines = [
-        "| | settings | steps | seeds | IQM, 95 % | mean | worst seed | best seed | RL Zoo's TRPO |",
+        "| | settings | steps | seeds | IQM, 95 % | mean | worst seed | best seed | RL Zoo's agent |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|",
     ]
     dropped = dict.fromkeys(row["label"] for row in found if row["label"].startswith(DROPPED))
