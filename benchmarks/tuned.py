@@ -204,8 +204,11 @@ def run(wanted: list[Job], table: Path, peers: Path) -> list[str]:
         return None
 
     todo = [job for job in wanted if (job.env, job.label, str(job.seed)) not in done]
-    with ThreadPoolExecutor(cores.qsize()) as pool:
+    pool = ThreadPoolExecutor(cores.qsize())
+    try:
         failed = [said for said in pool.map(make, todo) if said]
+    finally:
+        pool.shutdown(cancel_futures=True)
     for said in failed:
         print(said, file=sys.stderr)
     return failed

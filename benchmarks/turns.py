@@ -130,14 +130,15 @@ def measure(side: Side, cores: tuple[int, ...] = ()) -> dict[str, Any]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
+    _running.add(process.pid)
     try:
         out, err = process.communicate(timeout=side.seconds)
     except subprocess.TimeoutExpired as error:
         raise SideError(f"{side.name}: not done after {side.seconds:.0f} s: {' '.join(side.command)}") from error
     finally:
-        with contextlib.suppress(ProcessLookupError):  # with all that it started: nothing trains on behind our back
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process.pid)
         process.wait()
+        _running.discard(process.pid)
     lines = out.strip().splitlines()
     if process.returncode or not lines:
         last = (err.strip().splitlines() or ["no output"])[-1]
@@ -146,8 +147,24 @@ def measure(side: Side, cores: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 def end_on_sigterm() -> None:
-    """Told to end, a benchmark ends what it has started too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Told to end, a benchmark ends what it has started too, in whichever thread."""
+
+    def end(*_: Any) -> None:
+        for group in tuple(_running):
+            _end(group)
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+_running: set[int] = set()
+"""Process groups of the sides that are measured now."""
+
+
+def _end(group: int) -> None:
+    """With all that it started: nothing trains on behind our back."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
