@@ -24,7 +24,7 @@ def at(config: TrainConfig, path: str) -> Any:
     return reduce(getattr, path.split("."), config)
 
 
-@pytest.mark.parametrize("env", [name for name, settings in TUNED.items() if settings and "Lunar" not in name])
+@pytest.mark.parametrize("env", [name for name, settings in TUNED.items() if settings])
 def test_the_settings_are_taken_if_one_asks(env: str) -> None:
     asked, not_asked = resolved(env, tuned=True), resolved(env)
     settings = {path: value for path, value in TUNED[env].items() if path != "rows"}
