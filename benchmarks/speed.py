@@ -1,7 +1,7 @@
 """Speed against the peers, in turns: what is measured, and by which commands.
 
     python benchmarks/speed.py                                   # update throughput start native memory
-    python benchmarks/speed.py --full                            # those, scale and seeds; more cases and rounds of each
+    python benchmarks/speed.py --full                            # those, scale, seeds and parts; more cases and rounds
     python benchmarks/speed.py update --only 64-64 --rounds 3    # cases whose name has this in it
 
 Rows go to benchmarks/results/speed-NAME.csv (or --results FOLDER) as they are measured, and a case that has its rounds
@@ -22,7 +22,9 @@ from turns import Case, Quiet, Side, SideError, end_on_sigterm, rounds
 
 HERE = Path(__file__).parent
 OURS = (sys.executable, str(HERE / "ours.py"))
+PARTS = (sys.executable, str(HERE / "parts.py"))
 RAW = (sys.executable, str(HERE / "peers" / "raw.py"))
+ALONE = "environments alone"
 ENVIRONMENTS, MORE = ("CartPole-v1", "HalfCheetah-v5"), ("Hopper-v5", "Humanoid-v5")
 SIZES = ((2_048, 64), (10_240, 64))
 LARGE = ((102_400, 64), *((samples, hidden) for hidden in (256, 1024) for samples in (2_048, 10_240, 102_400)))
@@ -81,7 +83,7 @@ def throughput(peers: Peers, full: bool) -> list[Case]:
             Side("sb3-contrib TRPO, 16 processes", (*peers.sb3, *run, "--envs", "16", "--processes")),
             Side("SB3 PPO, 1 env", (*peers.sb3, *run, "--algorithm", "ppo")),
             Side("Tianshou TRPO, 16 processes", (*peers.tianshou, *run)),
-            Side("environments alone", (*RAW, env)),
+            Side(ALONE, (*RAW, env)),
         )
         cases.append(Case(env, sides))
     return cases
@@ -164,8 +166,20 @@ def seeds(peers: Peers, full: bool) -> list[Case]:
     return [Case("16 seeds of CartPole-v1, JAX-native", sides)]
 
 
+def parts(peers: Peers, full: bool) -> list[Case]:
+    """Where an iteration of ours spends its time, and what the environments alone take of it."""
+    cases = []
+    for env in ("HalfCheetah-v5", "Humanoid-v5", "CartPole-v1"):
+        alone = Side(ALONE, (*RAW, env))
+        cases.append(Case(env, (Side("steepest", (*PARTS, env)), alone)))
+    return [
+        *cases,
+        Case("gymnax:CartPole-v1", (Side("steepest", (peers.native[0], *PARTS[1:], "gymnax:CartPole-v1")),)),
+    ]
+
+
 BENCHMARKS: dict[str, Callable[[Peers, bool], list[Case]]] = {
-    f.__name__: f for f in (update, throughput, start, native, memory, scale, seeds)
+    f.__name__: f for f in (update, throughput, start, native, memory, scale, seeds, parts)
 }
 QUICK = ("update", "throughput", "start", "native", "memory")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import rows
+from speed import ALONE
 from speed_figures import draw_returns, draw_scale, draw_throughput, draw_update
 from tuning import markdown
 
@@ -24,7 +25,7 @@ from steepest.reports.statistics import probability_of_improvement, stratified_b
 
 HERE = Path(__file__).parent
 Row = dict[str, str]
-OURS, ALONE = "steepest", "environments alone"
+OURS = "steepest"
 
 
 def kept(found: Sequence[Row], disturbed: bool) -> list[Row]:
@@ -110,6 +111,41 @@ def shares(found: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def parts(found: Sequence[Row]) -> str:
+    """What an iteration is made of, in ms, and how fast its two largest parts compute; of both the median over rounds.
+
+    The environments alone are those of as many steps at the rate that random actions have on both cores.
+    """
+    times = [
+        "| ms | rows | an iteration | rollout | environments alone | policy's update | its products | critic's fit |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    speeds = [
+        "| 10⁹ operations a second | products | critic's fit | 2 048 × 64 by 64 × 64 | 128 × 64 by 64 × 64 | 1 024² |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for case in dict.fromkeys(row["case"] for row in found):
+        mine = [row for row in found if row["case"] == case and row["side"] == OURS]
+        details = [json.loads(row["detail"]) for row in mine]
+
+        def middle(of: Callable[[dict], float], details: list[dict] = details) -> float:
+            return statistics.median(of(detail) for detail in details)
+
+        def part(name: str, details: list[dict] = details) -> float:
+            return statistics.median(detail["parts"].get(name, 0.0) for detail in details)
+
+        rows_, rate = details[0]["rows"], [float(r["value"]) for r in found if (r["case"], r["side"]) == (case, ALONE)]
+        alone = f"{1e3 * rows_ / statistics.median(rate):.1f}" if rate else ""
+        whole = statistics.median(float(row["value"]) for row in mine)
+        cells = [f"{1e3 * x:.1f}" for x in (whole, part("collect"))] + [alone]
+        cells += [f"{1e3 * part(name):.1f}" for name in ("improve", "products", "fit")]
+        times.append(f"| {case} | {rows_:,} | " + " | ".join(cells) + " |")
+        made = [middle(lambda d, n=n: d[f"{n}_gflop"] / d["parts"][n]) for n in ("products", "fit")]
+        made += [middle(lambda d, n=n: d[f"{n}_gflops"]) for n in ("narrow", "minibatch", "large")]
+        speeds.append(f"| {case} | " + " | ".join(f"{x:.0f}" for x in made) + " |")
+    return "\n".join([*times, "", *speeds])
+
+
 def made_by(found: Sequence[Row], disturbed: int) -> str:
     """Rounds, machine, threads, versions: what the numbers above are of."""
     count = sorted({len(values(found, case, side)) for case, side in {(r["case"], r["side"]) for r in found}})
@@ -161,6 +197,7 @@ def tables(results: Path, disturbed: bool) -> dict[str, str]:
         "speed-native": lambda found: long(found, {"start and compilation": _seconds("start_and_compilation")}),
         "speed-memory": lambda found: long(found, MEMORY),
         "speed-scale": lambda found: wide(found),
+        "speed-parts": parts,
         "speed-seeds": lambda found: wide(found, f"{OURS}, together"),
         "speed-gpu": lambda found: long(
             found, {"share of peak": lambda d: f"{d['share']:.2f}" if "share" in d else ""}

@@ -158,3 +158,17 @@ def test_the_page_has_a_place_for_every_table():
     made = dict.fromkeys([*(f"speed-{name}" for name in module("speed").BENCHMARKS), "speed-gpu"], "@@")
     made |= {f"returns-{study}": "@@" for study in module("returns").STUDIES}
     assert tables.filled((BENCHMARKS.parent / "docs" / "speed.md").read_text(), made).count("@@") == len(made)
+
+
+def test_the_parts_of_an_iteration_are_in_milliseconds_beside_the_environments_alone(tmp_path):
+    detail = {
+        "rows": 2000, "parts": {"collect": 0.03, "improve": 0.02, "products": 0.01, "fit": 0.04},
+        "products_gflop": 0.5, "fit_gflop": 2.0, "narrow_gflops": 60.0, "minibatch_gflops": 55.0, "large_gflops": 90.0,
+    }  # fmt: skip
+    ours = {"case": "an env", "side": "steepest", "value": "0.08", "detail": json.dumps(detail)}
+    twice = json.dumps(detail | {"parts": detail["parts"] | {"fit": 0.06}})
+    alone = {"case": "an env", "side": "environments alone", "value": "100000", "detail": "{}"}
+    text = tables.parts([ours, alone, ours | {"detail": twice, "value": "0.1"}, alone])
+    assert "| an env | 2,000 | 90.0 | 30.0 | 20.0 | 20.0 | 10.0 | 50.0 |" in text
+    assert "| an env | 50 | 42 | 60 | 55 | 90 |" in text
+    assert "| an env | 2,000 | 80.0 | 30.0 |  | 20.0 |" in tables.parts([ours])

@@ -216,7 +216,8 @@ class TrainConfig:
 
     env: tyro.conf.Positional[str]
     """Gymnasium id, with an optional backend or module before a colon: CartPole-v1, mdp:two-state, my_pkg:MyEnv-v0. Of
-    stack:4:CartPole-v1 the last four observations are one."""
+    stack:4:CartPole-v1 the last four observations are one. Options for its constructor stand behind it:
+    FrozenLake-v1,map_name=8x8,is_slippery=false."""
     algorithm: str = "trpo"
     """pg, npg, covariant, natural-actor-critic, q-npg, acktr, trpo, mirror-descent, cpo or trpo-lagrangian."""
     steps: int = 1_000_000

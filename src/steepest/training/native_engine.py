@@ -81,7 +81,7 @@ class NativeRuns:
         underway = jax.jit(jax.vmap(first) if self._many else first)(keys, memory)
         if not self._many:  # several begin together, and are resumed one by one
             underway = _taken_up(snapshots[0].standing, underway)
-        parts = [_apart(snapshot) for snapshot in snapshots]
+        parts = [on_device(snapshot) for snapshot in snapshots]
         self._rest = parts[0][1]
         self._carry = self._joined([carry for carry, _ in parts])._replace(underway=underway)
 
@@ -212,7 +212,7 @@ class NativeEngine:
         """See `Engine`."""
 
 
-def _apart(snapshot: Snapshot) -> tuple[Carry, Any]:
+def on_device(snapshot: Snapshot) -> tuple[Carry, Any]:
     """A run as it is on the device, but for its copies, and what of the learner's state is no array."""
     state = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, snapshot.learner)
     arrays, rest = eqx.partition(state, eqx.is_array)

@@ -64,7 +64,7 @@ def begins_afresh(info: dict[str, Any], trained: str, env: Any) -> str:
     """
     if is_made(env):
         return "nobody knows where an environment that was given as an object stands"
-    if isinstance(env, str) and env.rpartition(":")[2] != trained.rpartition(":")[2]:
+    if isinstance(env, str) and _own(env) != _own(trained):
         return f"it is another environment, {env} in place of {trained}"
     before, now = info.get("versions"), versions()
     if not isinstance(before, dict):
@@ -73,6 +73,12 @@ def begins_afresh(info: dict[str, Any], trained: str, env: Any) -> str:
         if before.get(name) != now.get(name):
             return f"the checkpoint is of {name} {before.get(name)!s:.20}, and this is {now.get(name)}"
     return ""
+
+
+def _own(spec: str) -> tuple[str, str]:
+    """An id without its backend or module, and its options."""
+    identifier, _, options = spec.partition(",")
+    return identifier.rpartition(":")[2], options
 
 
 def host_standing(stands: Stands | None, envs: int) -> Standing | None:

@@ -15,6 +15,7 @@ from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.gymnasium import GymnasiumWorld
 from steepest.worlds.missing import missing
+from steepest.worlds.options import wrong_option
 
 
 def make_atari(name: str, envs: int | None = None, **kwargs: Any) -> GymnasiumWorld:
@@ -40,6 +41,7 @@ def make_atari(name: str, envs: int | None = None, **kwargs: Any) -> GymnasiumWo
             identifier, 1 if envs is None else envs, vectorization_mode="vector_entry_point", **given
         )
     except Exception as error:
+        wrong_option(identifier, kwargs, error, ale_py.AtariVectorEnv)
         raise UsageError(f"environment {identifier!r} could not be made: {type(error).__name__}: {error}") from error
     return AtariWorld(env, identifier)
 

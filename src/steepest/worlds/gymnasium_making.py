@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from steepest.errors import UsageError
@@ -20,6 +21,7 @@ from steepest.worlds.gymnasium import GymnasiumWorld, name_of
 from steepest.worlds.masks import ShowsMask, ShowsMasks
 from steepest.worlds.missing import missing
 from steepest.worlds.mujoco_warnings import say_once
+from steepest.worlds.options import wrong_option
 from steepest.worlds.stacking import FrameStack
 
 memory_tasks.register()
@@ -108,12 +110,19 @@ def _from_id(spec: str, envs: int, kwargs: Mapping[str, Any], wrappers: Sequence
     except Exception as error:
         if spec.rpartition(":")[2] not in gymnasium.registry:
             raise unknown("environment", spec.rpartition(":")[2], _latest()) from error
+        wrong_option(spec, kwargs, error, _constructor(spec))
         raise UsageError(f"environment {spec!r} could not be made: {type(error).__name__}: {error}") from error
 
 
 def _entry(spec: str) -> str:
     """Where an id says that its class is; empty for one that nobody registered yet."""
     return str(getattr(gymnasium.registry.get(spec.rpartition(":")[2]), "entry_point", ""))
+
+
+def _constructor(spec: str) -> Any:
+    """What makes one of an id that is registered."""
+    entry = gymnasium.registry[spec.rpartition(":")[2]].entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _latest() -> list[str]:

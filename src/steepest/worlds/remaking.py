@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
+from steepest.worlds.options import bare
 from steepest.worlds.specification import Adapted, make_world
 from steepest.worlds.world import World
 
@@ -36,4 +37,4 @@ def remake(spec: Any) -> Remake:
         return Remake(spec, None)
     import gymnasium
 
-    return Remake(spec, gymnasium.registry.get(own.rpartition(":")[2]))
+    return Remake(spec, gymnasium.registry.get(bare(own).rpartition(":")[2]))

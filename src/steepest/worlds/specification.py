@@ -5,8 +5,9 @@
     MiniGrid-Empty-5x5-v0   minigrid:Empty-5x5-v0   pettingzoo:classic.rps_v2
     lambda: MyEnv()   MyEnv()
 
-Before all of it, stack:N: shows the last N observations as one (`stacking.py`). A prefix that is no backend is
-Gymnasium's own module form: importing the module registers the id. Other packages add backends by entry points of the
+Before all of it, stack:N: shows the last N observations as one (`stacking.py`); behind it stand options for the
+constructor, as in FrozenLake-v1,map_name=8x8 (`options.py`). A prefix that is no backend is Gymnasium's own module
+form: importing the module registers the id. Other packages add backends by entry points of the
 group "steepest.worlds".
 """
 
@@ -16,9 +17,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from steepest.errors import UsageError
+from steepest.errors import RunError, UsageError
 from steepest.names import Registry, nearest
 from steepest.worlds.functional.protocol import is_functional, is_functional_world
+from steepest.worlds.options import with_options
 from steepest.worlds.world import World
 
 
@@ -41,12 +43,13 @@ backends: Registry[Callable[..., World]] = Registry("environment backend", "stee
 def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True, **kwargs: Any) -> World:
     """The world that `spec` means, with `envs` environments (one, if not said).
 
-    spec: an id with an optional backend or module before a colon, a factory () → gymnasium.Env, a gymnasium.Env, a
-        gymnasium VectorEnv, a functional environment, or a World, which is returned as it is; or these `Adapted`.
+    spec: an id with an optional backend or module before a colon and options behind it, a factory () → gymnasium.Env,
+        a gymnasium.Env, a gymnasium VectorEnv, a functional environment, or a World, which is returned as it is; or
+        these `Adapted`.
     allow_import: False for an id that was read from a file. A module named only by a file is not imported.
-    kwargs: for the constructor of the environment.
+    kwargs: for the constructor of the environment, beside the options of the id.
 
-    Raises UsageError for an unknown id, backend or module, and for a number of environments that cannot be had.
+    Raises UsageError for an unknown id, backend, module or option, and for a number of environments that cannot be had.
     """
     masks, squashed = (spec.masks, spec.squashed) if isinstance(spec, Adapted) else (False, False)
     spec = spec.spec if isinstance(spec, Adapted) else spec
@@ -61,6 +64,14 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
         return _same(spec, envs, kwargs)
     if envs is not None and envs < 1:
         raise UsageError(f"envs must be at least 1, got {envs}")
+    if isinstance(spec, str) and "," in spec:
+        identifier, options = with_options(spec, trusted=allow_import)
+        try:
+            return make_world(Adapted(identifier, masks), envs, allow_import=allow_import, **{**options, **kwargs})
+        except (UsageError, RunError):
+            raise
+        except Exception as error:
+            raise UsageError(f"environment {spec!r} could not be made: {type(error).__name__}: {error}") from error
     stack, inner = counted(spec)
     if stack is not None:
         return _stacked(stack, inner, Adapted(spec, masks), envs, allow_import, kwargs)

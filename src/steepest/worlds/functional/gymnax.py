@@ -59,6 +59,9 @@ def make_gymnax(name: str, **kwargs: Any) -> GymnaxEnvironment:
         raise UsageError(f"gymnax environment {name!r} could not be made: {type(error).__name__}: {error}") from error
     for wrong in set(kwargs) - set(vars(params)):
         raise unknown(f"parameter of gymnax's {name}", wrong, vars(params))
+    for key, value in kwargs.items():
+        if isinstance(value, str) or value is None:
+            raise UsageError(f"{key} of gymnax's {name} is a number, such as {getattr(params, key)}, got {value!r}")
     return GymnaxEnvironment(environment, params.replace(**kwargs), name)
 
 
