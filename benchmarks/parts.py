@@ -65,7 +65,7 @@ def measured(stack: ExitStack, config: st.TrainConfig, seconds: float) -> tuple[
     else:
         if workers is None:
             worlds = make_worlds(config, lambda envs: open_world(stack, config.env, envs))
-            gather: Any = build_gather(config, worlds, snapshot.agent.policy)
+            gather: Any = build_gather(config, worlds, snapshot.agent.policy, shared=False)
         else:
             sampling = config.sampling
             gather = FromWorkers(workers, snapshot.agent.policy, sampling.group or 1, sampling.envs or 1)
