@@ -27,10 +27,10 @@ from steepest.runs import read_lines
 
 HERE = Path(__file__).parent
 TABLE, FIGURE = HERE / "results" / "pong.csv", HERE.parent / "docs" / "figures" / "pong.png"
-ENV, MOST = "ALE/Pong-v5", 10_000_000
+ENV, MOST = "ALE/Pong-v5,img_height=42,img_width=42", 20_000_000
 OPTIONS = (
-    "--policy.network a3c --critic.network shared --envs 16 --rollout 128 --subsample 0.125 --chunk 256 --delta 0.005 "
-    "--gae-lambda 0.95 --evaluation.every 0 --evaluation.final-episodes 10 --no-tensorboard"
+    "--policy.network a3c --envs 16 --rollout 256 --subsample 0.125 --delta 0.01 --gae-lambda 0.95 --critic.epochs 5 "
+    "--evaluation.every 0 --evaluation.final-episodes 10 --no-tensorboard"
 )
 FIELDS = (
     "env", "seed", "minutes", "steps", "return", "episodes", "entropy", "kl", "evaluation_mean", "evaluation_std",

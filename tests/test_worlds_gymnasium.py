@@ -243,7 +243,7 @@ SHARED = Counting(3)
         (lambda: Counting(), 2, {}, "factory raised TypeError"),  # pyright: ignore[reportCallIssue]
         (3, 2, {}, "got int"),
         ("CartPole-v1", 0, {}, "at least 1"),
-        ("CartPole-v1", 1, {"lenght": 3}, "unexpected keyword argument 'lenght'"),
+        ("CartPole-v1", 1, {"lenght": 3}, "unknown option of CartPole-v1 'lenght'"),
     ],
 )
 def test_what_cannot_be_made_says_why(spec, envs, kwargs, message):
