@@ -3,6 +3,7 @@
     python benchmarks/returns.py steps                  # a million steps, five seeds: curves and final evaluations
     python benchmarks/returns.py minutes                # five minutes from the command on, as many steps as that gives
     python benchmarks/returns.py steps --envs Hopper-v5 --seeds 0 1 --sides steepest
+    python benchmarks/returns.py steps --apart          # as many runs at once as there are cores, each on one
 
 A row is added to benchmarks/results/returns-STUDY.csv as a run ends, and a run whose row is there is not made again.
 The final evaluation is 20 deterministic episodes of the last policy in environments of fresh seeds; curves are 5 such
@@ -16,10 +17,12 @@ import argparse
 import itertools
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rows
+from cores import each_on_a_core
 from speed import OURS, Peers
 from turns import THREADS, Quiet, Side, SideError, Usage, end_on_sigterm, machine, measure, wait_until_quiet
 
@@ -60,52 +63,82 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--sides", nargs="+", default=(), help="only these")
+    parser.add_argument("--apart", action="store_true", help="one run on each core at once: their time is no evidence")
     parser.add_argument("--options", default="", help="more options for every side, such as '--seconds 20'")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the tables")
     parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="folder of their environments")
     parser.add_argument("--allowed", type=float, default=0.1, help="cores that other programs may use")
     arguments = parser.parse_args()
+    if arguments.apart and arguments.study != "steps":
+        parser.error("--apart is for steps: a run that shares the machine says nothing about minutes")
     table, quiet = arguments.results / f"returns-{arguments.study}.csv", Quiet(arguments.allowed)
-    failed = False
-    for seed, env in itertools.product(arguments.seeds, arguments.envs):
-        for name, side in sides(Peers.at(arguments.peers), env, seed, arguments.study).items():
-            if arguments.sides and name not in arguments.sides:
-                continue
-            command = (*side.command, *arguments.options.split())
-            failed |= not run(Side(name, command, side.seconds), env, seed, arguments.study, table, quiet)
-    sys.exit(int(failed))
+    peers, options = Peers.at(arguments.peers), arguments.options.split()
+    jobs = [
+        Job(env, seed, Side(name, (*side.command, *options), side.seconds))
+        for seed, env in itertools.product(arguments.seeds, arguments.envs)
+        for name, side in sides(peers, env, seed, arguments.study).items()
+        if not arguments.sides or name in arguments.sides
+    ]
+    if arguments.apart:
+        sys.exit(bool(apart(jobs, table)))
+    sys.exit(not all([run(job, arguments.study, table, quiet) for job in jobs]))
 
 
-def run(side: Side, env: str, seed: int, study: str, table: Path, quiet: Quiet) -> bool:
+class Job(NamedTuple):
+    """One run."""
+
+    env: str
+    seed: int
+    side: Side
+
+
+def apart(jobs: Sequence[Job], table: Path) -> list[str]:
+    """Every run that has no row yet, on one core each; what failed."""
+    done = rows.done(rows.read(table), "env", "side", "seed")
+
+    def make(job: Job, core: int) -> None:
+        row = one(job, (core,)) | {"disturbed": 1}  # its seconds are no evidence
+        rows.append(table, row, FIELDS)
+        print(_said(row), file=sys.stderr, flush=True)
+
+    return each_on_a_core((job for job in jobs if (job.env, job.side.name, str(job.seed)) not in done), make)
+
+
+def run(job: Job, study: str, table: Path, quiet: Quiet) -> bool:
     """One run, unless its row is there; in a study of time again while others disturb it. Whether there is a row."""
     for _ in range(3):
         kept = [row for row in rows.read(table) if study == "steps" or row["disturbed"] == "0"]
-        if (env, side.name, str(seed)) in rows.done(kept, "env", "side", "seed"):
+        if (job.env, job.side.name, str(job.seed)) in rows.done(kept, "env", "side", "seed"):
             return True
         try:
-            row = one(side, env, seed, quiet)
+            wait_until_quiet(quiet)
+            row = one(job)
         except SideError as error:
-            print(f"{env}, {side.name}, seed {seed}: {error}", file=sys.stderr, flush=True)
+            print(f"{job.env}, {job.side.name}, seed {job.seed}: {error}", file=sys.stderr, flush=True)
             return False
+        row["disturbed"] = int(float(row["others_during"]) > quiet.allowed)
         rows.append(table, row, FIELDS)
-        mark = "" if row["disturbed"] == 0 else f" (others used {row['others_during']} cores)"
-        said = f"{row['mean']:.0f} after {row['steps']} steps, {row['seconds']:.0f} s"
-        print(f"{env}, {side.name}, seed {seed}: {said}{mark}", file=sys.stderr, flush=True)
+        mark = f" (others used {row['others_during']} cores)" if row["disturbed"] else ""
+        print(f"{_said(row)}, {row['seconds']:.0f} s{mark}", file=sys.stderr, flush=True)
     return study == "steps"
 
 
-def one(side: Side, env: str, seed: int, quiet: Quiet) -> dict[str, Any]:
-    """One run, and its row."""
-    wait_until_quiet(quiet)
+def _said(row: dict[str, Any]) -> str:
+    return f"{row['env']}, {row['side']}, seed {row['seed']}: {row['mean']:.0f} after {row['steps']} steps"
+
+
+def one(job: Job, cores: tuple[int, ...] = ()) -> dict[str, Any]:
+    """One run, and its row but for `disturbed`.  cores: as of `measure`."""
     start = Usage.now()
-    answer = measure(side)
+    answer = measure(job.side, cores)
     others = Usage.now().others_since(start)
     returns, curve = answer["returns"], answer["curve"]
     columns = list(zip(*curve, strict=True)) or [(), (), ()]
     names = ("curve_steps", "curve_seconds", "curve_means")
+    threads = len(cores) or THREADS
     return (
         rows.where()
-        | {"env": env, "side": side.name, "seed": seed, "threads": THREADS, "machine": machine()}
+        | {"env": job.env, "side": job.side.name, "seed": job.seed, "threads": threads, "machine": machine()}
         | {name: " ".join(map(str, column)) for name, column in zip(names, columns, strict=True)}
         | {
             "mean": round(statistics.fmean(returns), 2),
@@ -114,7 +147,6 @@ def one(side: Side, env: str, seed: int, quiet: Quiet) -> dict[str, Any]:
             "returns": " ".join(map(str, returns)),
             "steps": answer["steps"],
             "seconds": round(answer["seconds"], 2),
-            "disturbed": int(others > quiet.allowed),
             "others_during": f"{others:.3f}",
             "versions": " ".join(f"{name}={version}" for name, version in answer["versions"].items()),
         }

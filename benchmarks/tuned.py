@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import queue
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import rows
+from cores import each_on_a_core
 from learning import FIELDS, one
 from speed import Peers
 from speed_tables import filled
@@ -183,35 +181,19 @@ class Job(NamedTuple):
 
 def run(wanted: list[Job], table: Path, peers: Path) -> list[str]:
     """Every run that has no row yet, one on each core; what failed.  peers: folder of their environments."""
-    done, cores = rows.done(rows.read(table), "env", "label", "seed"), queue.SimpleQueue[int]()
-    for core in os.sched_getaffinity(0):
-        cores.put(core)
+    done = rows.done(rows.read(table), "env", "label", "seed")
 
-    def make(job: Job) -> str | None:
-        core, options = cores.get(), [] if job.label == PEER else [*job.options, "--workers", "0"]
-        try:
-            if job.label == PEER:
-                found = peer(job, core, peers)
-            else:
-                found = one(job.env, options, STEPS[job.env], job.seed, core=core, episodes=100)
-        except Exception as error:
-            return f"{job}: {error}"
-        finally:
-            cores.put(core)
+    def make(job: Job, core: int) -> None:
+        options = [] if job.label == PEER else [*job.options, "--workers", "0"]
+        if job.label == PEER:
+            found = peer(job, core, peers)
+        else:
+            found = one(job.env, options, STEPS[job.env], job.seed, core=core, episodes=100)
         said = {"env": job.env, "label": job.label, "options": " ".join(options), "seed": job.seed}
         rows.append(table, said | found | {"cores": 1}, FIELDS)
         print(f"{job.env}, {job.label}, seed {job.seed}: {found['mean']:.1f}", file=sys.stderr, flush=True)
-        return None
 
-    todo = [job for job in wanted if (job.env, job.label, str(job.seed)) not in done]
-    pool = ThreadPoolExecutor(cores.qsize())
-    try:
-        failed = [said for said in pool.map(make, todo) if said]
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for said in failed:
-        print(said, file=sys.stderr)
-    return failed
+    return each_on_a_core((job for job in wanted if (job.env, job.label, str(job.seed)) not in done), make)
 
 
 def peer(job: Job, core: int, peers: Path) -> dict[str, Any]:

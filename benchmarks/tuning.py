@@ -16,16 +16,15 @@ import argparse
 import itertools
 import json
 import os
-import queue
 import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import rows
+from cores import each_on_a_core
 from tuning_settings import DIMENSIONS, SEEDS, STUDIES, Setting
 
 HERE = Path(__file__).parent
@@ -55,29 +54,16 @@ def main() -> None:
 
 def run(chosen: dict[str, Setting], arguments: argparse.Namespace, table: Path) -> list[str]:
     """Every run that has no row yet, one on each core; what failed."""
-    done, free = rows.done(rows.read(table), "env", "setting", "seed"), queue.SimpleQueue[int]()
-    for core in os.sched_getaffinity(0):
-        free.put(core)
-    wanted = itertools.product(arguments.seeds, chosen.items(), arguments.envs)
-    todo = [(env, name, s, seed) for seed, (name, s), env in wanted if (env, name, str(seed)) not in done]
+    done = rows.done(rows.read(table), "env", "setting", "seed")
+    wanted = itertools.product(arguments.seeds, chosen, arguments.envs)
 
-    def one(env: str, name: str, setting: Setting, seed: int) -> str | None:
-        core = free.get()
-        try:
-            row = train(env, name, setting(DIMENSIONS[env]), seed, arguments.steps, core)
-        except subprocess.CalledProcessError as error:
-            return f"{env}, {name}, seed {seed}: {error}"
-        finally:
-            free.put(core)
+    def make(job: tuple[int, str, str], core: int) -> None:
+        seed, name, env = job
+        row = train(env, name, chosen[name](DIMENSIONS[env]), seed, arguments.steps, core)
         rows.append(table, row, FIELDS)
         print(f"{env}, {name}, seed {seed}: {row['mean']:.0f} in {row['seconds']:.0f} s", file=sys.stderr, flush=True)
-        return None
 
-    with ThreadPoolExecutor(free.qsize()) as pool:
-        failures = [said for said in pool.map(lambda job: one(*job), todo) if said]
-    for said in failures:
-        print(said, file=sys.stderr)
-    return failures
+    return each_on_a_core((job for job in wanted if (job[2], job[1], str(job[0])) not in done), make)
 
 
 def train(env: str, name: str, options: dict[str, Any], seed: int, steps: int, core: int) -> dict[str, Any]:
