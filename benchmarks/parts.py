@@ -31,7 +31,8 @@ from steepest.training.engine import ACT, Before, Engine, key_of
 from steepest.training.from_workers import FromWorkers
 from steepest.training.host_engine import HostEngine
 from steepest.training.hosting import make_worlds, open_world, place
-from steepest.training.learner import Given, Learner, LearnerState
+from steepest.training.iteration import Given, LearnerState
+from steepest.training.learner import Learner
 from steepest.training.native_engine import NativeEngine, NativeRuns, on_device
 from steepest.training.native_program import collect
 from steepest.training.persistence import Snapshot

@@ -25,7 +25,7 @@ from steepest.sampling.episodes import Running
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.standing import Standing, from_record
 from steepest.training import loop
-from steepest.training.learner import LearnerState
+from steepest.training.iteration import LearnerState
 from steepest.training.persistence import Snapshot, read
 from steepest.training.standing import Stored
 from steepest.worlds import make_world

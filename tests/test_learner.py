@@ -19,6 +19,7 @@ from steepest.normaliser import Normaliser, Scaling
 from steepest.parameters import split
 from steepest.sampling.acting import actions
 from steepest.training import collecting
+from steepest.training.iteration import Given
 from steepest.training.learner import Learner
 
 STEPS, ENVS = 6, 4
@@ -122,8 +123,8 @@ class TestPitfall11:
         used: list[Any] = []
         acting: list[Any] = []
         fitting: list[Any] = []
-        calls: list[tuple[Any, Rollout, Scaling, Scaling]] = []
-        host_actor, improve = collecting.host_actor, Learner.improve
+        calls: list[tuple[Any, Rollout, Any, Any]] = []
+        host_actor, prepare = collecting.host_actor, Learner.prepare
 
         def watch_actor(policy: Any, envs: int) -> Any:
             actor = host_actor(policy, envs)
@@ -143,15 +144,13 @@ class TestPitfall11:
             monkeypatch.setattr(actor, "begin", watched_begin)
             return actor
 
-        def watch_improve(
-            self: Any, state: Any, rollout: Any, acted: Any, refreshed: Any, scale: Any, key: Any, *rest: Any
-        ) -> Any:
-            calls.append((split(state.policy)[0], rollout, acted, refreshed))
-            fitting.append(key)
-            return improve(self, state, rollout, acted, refreshed, scale, key, *rest)
+        def watch_prepare(self: Any, state: Any, given: Given) -> Any:
+            calls.append((split(state.policy)[0], given.rollout, given.acted, given.refreshed))
+            fitting.append(given.key)
+            return prepare(self, state, given)
 
         monkeypatch.setattr(collecting, "host_actor", watch_actor)
-        monkeypatch.setattr(Learner, "improve", watch_improve)
+        monkeypatch.setattr(Learner, "prepare", watch_prepare)
         settings: dict[str, Any] = {"steps": 90, "envs": 4, "rollout": 8, "tensorboard": False}
         settings |= {"evaluation": {"every": 0, "final_episodes": 1}, "critic": {"epochs": 1, "minibatch": 32}}
         st.train("CartPole-v1", "trpo", out=tmp_path / "run", normalise_observations=True, **settings)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from steepest.sampling.rollout import Episode
-from steepest.training.learner import Given, IterationInfo
+from steepest.training.iteration import Given, IterationInfo
 from steepest.training.persistence import Progress, Snapshot
 from steepest.worlds.faults import Fault
 

@@ -38,7 +38,8 @@ from steepest.training.assembly import build_critic
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
 from steepest.training.hosting import shown
-from steepest.training.learner import Given, Learner, LearnerState, single_path
+from steepest.training.iteration import Given, LearnerState
+from steepest.training.learner import Learner, single_path
 from steepest.training.metrics import of_step
 from steepest.training.native_engine import NativeRuns
 from steepest.training.persistence import Arrays, needs, read, read_config, restore_agent, restore_snapshot

@@ -1,8 +1,10 @@
-"""The engine for worlds on the host: one iteration at a time, the next rollout under way while the critic is fitted.
+"""The engine for worlds on the host: one iteration at a time, the critic's fit beside the policy's update.
 
-    wait for rollout i → statistics → improve → start rollout i+1 → fit the critics → row i
+    wait for rollout i → statistics → prepare → change the policy → start rollout i+1 → row i
+                                            └→ fit the critics ────────────────────────↗
 
-The critic is not needed to act, so that rollout i+1 is of π_{i+1} wholly: nothing is off-policy.
+The critic is not needed to act, so that rollout i+1 is of π_{i+1} wholly: nothing is off-policy. What is left of the
+fit when the policy has changed goes on beside the rollout.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from steepest.parameters import split
 from steepest.training.config import TrainConfig
 from steepest.training.engine import ACT, FIT, RESET, Advanced, Before, Row, key_of, seed_of
 from steepest.training.gathering import Gather
-from steepest.training.learner import Given, IterationInfo, Learner
+from steepest.training.iteration import Given, IterationInfo
+from steepest.training.learner import Learner
 from steepest.training.metrics import of_faults, of_iteration
 from steepest.training.persistence import Snapshot
 from steepest.training.standing import HostStands, host_standing
@@ -65,7 +68,9 @@ class HostEngine:
         limited = None if costs is None else costs.limited
         key = key_of(config.seed, FIT, progress.iteration)
         given = Given(rollout, acted, refreshed, reward_scale, key, gathered.branches, limited)
-        state, lesson, step, spread = self._learner.improve(state, *given)
+        prepared, lesson = self._learner.prepare(state, given)
+        fitted = self._learner.begin_to_fit(state, lesson)
+        state, step = self._learner.change(state, given, prepared)
         step = jax.tree.map(np.asarray, step)
         agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
         progress = progress._replace(
@@ -86,8 +91,8 @@ class HostEngine:
             self.reset(after)
         if progress.steps < config.steps:
             self._start(after)
-        state, fit, cost_fit = self._learner.fit_critics(state, lesson)
-        info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, spread, cost_fit))
+        state, fit, cost_fit = fitted(state)
+        info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, prepared.spread, cost_fit))
         learnt = time.perf_counter()
 
         progress = progress._replace(seconds=progress.seconds + learnt - start)

@@ -1,7 +1,11 @@
-"""One iteration's arithmetic as two programs, the second of which nobody has to wait for in order to act again:
+"""One iteration's arithmetic as three programs:
 
-    improve     normalise → advantages → policy update, and what is left for the critics: a `Lesson`
+    prepare     normalise → advantages: what the policy's update is made of, and the critics' `Lesson`
+    change      the policy's update
     fit         the critics' fit to their lesson
+
+The last two need nothing of each other, unless the critics stand upon the policy's network, and run beside each other.
+Nobody has to wait for the fit in order to act again.
 
 π_old is recomputed here from the stored observations, with the statistics that acted: the ratio is exactly 1 at θ_old
 whatever a worker's arithmetic was.
@@ -9,8 +13,9 @@ whatever a worker's arithmetic was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +24,7 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from steepest import chunks
-from steepest.algorithms.algorithm import Algorithm, AlgorithmState, update
+from steepest.algorithms.algorithm import Algorithm, update
 from steepest.batch import Batch, Cost, Rollout
 from steepest.critics import Critic, CriticFit, FitInfo, SharedValue, features, upon
 from steepest.distributions import Policy
@@ -32,68 +37,9 @@ from steepest.sampling.entropy_bonus import entropy_bonus
 from steepest.sampling.rows import Values, memories, rows_of, values_along
 from steepest.sampling.vine import Branches
 from steepest.sequences import Sequences
+from steepest.training.beside import beside
+from steepest.training.iteration import Given, IterationInfo, LearnerState, Lesson, Prepared
 from steepest.training.vine_batch import compared_of, with_trunk
-
-
-class LearnerState(NamedTuple):
-    """Everything that is learnt: a pytree, and what a checkpoint holds of it.
-
-    critic_memory, cost_memory: [B,M] what the critics remember of the episodes under way; None where they remember
-    nothing.
-    """
-
-    policy: Policy
-    algorithm: AlgorithmState
-    critic: Critic
-    optimiser: Any
-    cost_critic: Critic | None = None
-    cost_optimiser: Any = None
-    critic_memory: Any = None
-    cost_memory: Any = None
-
-    def afresh(self) -> LearnerState:
-        """The same, with all episodes at their beginning."""
-        anew = [
-            None if memory is None else memories(critic, len(memory))
-            for critic, memory in ((self.critic, self.critic_memory), (self.cost_critic, self.cost_memory))
-        ]
-        return self._replace(critic_memory=anew[0], cost_memory=anew[1])
-
-
-class Given(NamedTuple):
-    """What an update is made of, beside the state: as of `Learner.improve`, in that order."""
-
-    rollout: Rollout
-    acted: Scaling | None
-    refreshed: Scaling | None
-    reward_scale: Any
-    key: PRNGKeyArray
-    branches: Branches | None = None
-    limited: Limited | None = None
-
-
-class IterationInfo(NamedTuple):
-    """step: the trust report.  critic: the fit's.  advantage_std: raw reward units.  cost_critic: of a limited cost."""
-
-    step: StepInfo
-    critic: FitInfo
-    advantage_std: Array
-    cost_critic: FitInfo | None = None
-
-
-class Lesson(NamedTuple):
-    """What a rollout has for the critics.
-
-    obs: [N,…] as the reward's critic takes it, or the policy that a shared one stands on.  weight: [N].  value,
-    target: [N], of that.  cost: the three of the cost's, or None.  key: of their shuffles.
-    """
-
-    obs: Any
-    weight: Array
-    value: Array
-    target: Array
-    cost: tuple[Any, Array, Array] | None
-    key: Any
 
 
 @dataclass(frozen=True)
@@ -124,6 +70,14 @@ class Learner:
         remembered = [memories(each, envs) for each in (critic, cost_critic)]
         return LearnerState(policy, algorithm, critic, optimiser, cost_critic, cost_optimiser, *remembered)
 
+    def prepare(self, state: LearnerState, given: Given) -> tuple[Prepared, Lesson]:
+        """What a rollout, or a trunk and its branches, says; compiled once for each shape."""
+        return _prepare(self, state, given)
+
+    def change(self, state: LearnerState, given: Given, prepared: Prepared) -> tuple[LearnerState, StepInfo]:
+        """The policy's update, and the trust report; compiled once for each shape. The critics stay as they were."""
+        return _change(self, state, given, prepared)
+
     def improve(
         self,
         state: LearnerState,
@@ -135,7 +89,7 @@ class Learner:
         branches: Branches | None = None,
         limited: Limited | None = None,
     ) -> tuple[LearnerState, Lesson, StepInfo, Array]:
-        """Change the policy by one rollout, or by a trunk and its branches; compiled once for each shape.
+        """`prepare`, then `change`: the policy changed by one rollout, or by a trunk and its branches.
 
         rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
         next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: of all that is drawn.
@@ -145,11 +99,33 @@ class Learner:
         Returns the state with the critics as they were, their lesson, the trust report and the deviation of the
         advantages, in raw reward units.
         """
-        return _improve(self, state, rollout, acted, refreshed, reward_scale, key, branches, limited)
+        given = Given(rollout, acted, refreshed, reward_scale, key, branches, limited)
+        prepared, lesson = self.prepare(state, given)
+        state, step = self.change(state, given, prepared)
+        return state, lesson, step, prepared.spread
 
     def fit_critics(self, state: LearnerState, lesson: Lesson) -> tuple[LearnerState, FitInfo, FitInfo | None]:
         """Fit the critics, and nothing else of the state; compiled once for each shape."""
         return _fit_critics(self, state, lesson)
+
+    def begin_to_fit(
+        self, state: LearnerState, lesson: Lesson
+    ) -> Callable[[LearnerState], tuple[LearnerState, FitInfo, FitInfo | None]]:
+        """`fit_critics` beside the policy's change.
+
+        state: before that.  Returns (the state after it) ↦ what `fit_critics` would: call it once the policy has
+        changed. Critics that stand upon the policy's network are fitted only then.
+        """
+        if any(isinstance(critic, SharedValue) for critic in (state.critic, state.cost_critic)):
+            return lambda changed: self.fit_critics(changed, lesson)
+        fitted = beside(self.fit_critics, state, lesson)
+
+        def finish(changed: LearnerState) -> tuple[LearnerState, FitInfo, FitInfo | None]:
+            taught, fit, cost_fit = fitted()
+            critics = {name: getattr(taught, name) for name in _OF_CRITICS}
+            return changed._replace(**critics), fit, cost_fit
+
+        return finish
 
     def update(
         self,
@@ -162,43 +138,47 @@ class Learner:
         branches: Branches | None = None,
         limited: Limited | None = None,
     ) -> tuple[LearnerState, IterationInfo]:
-        """`improve`, then `fit_critics`."""
-        improved = self.improve(state, rollout, acted, refreshed, reward_scale, key, branches, limited)
-        state, lesson, step, spread = improved
-        state, fit, cost_fit = self.fit_critics(state, lesson)
-        return state, IterationInfo(step, fit, spread, cost_fit)
+        """`improve`, and `fit_critics` beside it."""
+        given = Given(rollout, acted, refreshed, reward_scale, key, branches, limited)
+        prepared, lesson = self.prepare(state, given)
+        finish = self.begin_to_fit(state, lesson)
+        state, step = self.change(state, given, prepared)
+        state, fit, cost_fit = finish(state)
+        return state, IterationInfo(step, fit, prepared.spread, cost_fit)
 
 
-def improve(
-    learner: Learner,
-    state: LearnerState,
-    rollout: Rollout,
-    acted: Scaling | None,
-    refreshed: Scaling | None,
-    reward_scale: Any,
-    key: Any,
-    branches: Branches | None = None,
-    limited: Limited | None = None,
-) -> tuple[LearnerState, Lesson, StepInfo, Array]:
-    """`Learner.improve` without compilation of its own: to be inlined in a larger program."""
+_OF_CRITICS = ("critic", "optimiser", "cost_critic", "cost_optimiser")
+
+
+def prepare(learner: Learner, state: LearnerState, given: Given) -> tuple[Prepared, Lesson]:
+    """`Learner.prepare` without compilation of its own: to be inlined in a larger program."""
+    rollout, acted, _, reward_scale, key, branches, limited = given
     path, values, target = _path(learner, state.policy, state.critic, rollout, acted, reward_scale, state.critic_memory)
     critic = upon(state.critic, state.policy)
     compared = path if branches is None else compared_of(state.policy, critic, branches, path, acted, reward_scale)
     batch = path if branches is None else with_trunk(state.policy, branches, compared, path)
-    of_cost = None
+    of_cost, cost_memory = None, state.cost_memory
     if limited is not None and state.cost_critic is not None:
         cost, along, of_cost = _cost(learner, state, rollout, limited, acted)
-        batch, state = batch._replace(cost=cost), state._replace(cost_memory=along.memory)
-    drawing = jax.random.fold_in(key, 1)
+        batch, cost_memory = batch._replace(cost=cost), along.memory
+    spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
+    trunk = None if branches is None else path
+    lesson = Lesson(values.rows, path.weight, values.value.ravel(), target, of_cost, key)
+    return Prepared(batch, trunk, spread, values.memory, cost_memory), lesson
+
+
+def change(learner: Learner, state: LearnerState, given: Given, prepared: Prepared) -> tuple[LearnerState, StepInfo]:
+    """`Learner.change` without compilation of its own."""
+    batch, rollout = prepared.batch, given.rollout
+    drawing = jax.random.fold_in(given.key, 1)
     policy, algorithm, step = update(learner.algorithm, state.policy, state.algorithm, batch, drawing)
-    if refreshed is not None:
-        then = rows_of(policy, normalise(refreshed, rollout.obs), rollout, rollout.memory)
+    if given.refreshed is not None:
+        path = batch if prepared.trunk is None else prepared.trunk
+        then = rows_of(policy, normalise(given.refreshed, rollout.obs), rollout, rollout.memory)
         before, after = (chunks.each(policy, x, learner.algorithm.chunk) for x in (path.obs, then))
         step = step._replace(normaliser_kl=mean_kl(before, after, path.weight))
-    spread = jnp.sqrt(jnp.sum(compared.weight[:, None] * compared.action_weight * compared.advantage**2))
-    lesson = Lesson(values.rows, path.weight, values.value.ravel(), target, of_cost, key)
-    state = state._replace(policy=policy, algorithm=algorithm, critic_memory=values.memory)
-    return state, lesson, step, spread
+    memory = {"critic_memory": prepared.critic_memory, "cost_memory": prepared.cost_memory}
+    return state._replace(policy=policy, algorithm=algorithm, **memory), step
 
 
 def single_path(
@@ -263,7 +243,7 @@ def _taught(learner: Learner, policy: Policy, critic: Critic, obs: Any, value: A
     return seen, jax.vmap(critic)(seen)
 
 
-_improve, _fit_critics = eqx.filter_jit(improve), eqx.filter_jit(fit_critics)
+_prepare, _change, _fit_critics = eqx.filter_jit(prepare), eqx.filter_jit(change), eqx.filter_jit(fit_critics)
 
 
 def _cost(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from steepest.geometry import Reason, StepInfo
 from steepest.linear import Status
 from steepest.sampling.rollout import Episode
-from steepest.training.learner import IterationInfo
+from steepest.training.iteration import IterationInfo
 from steepest.worlds.faults import KINDS, Fault
 
 

@@ -30,7 +30,8 @@ from steepest.sequences import initial_memory, is_recurrent
 from steepest.spaces import Masked
 from steepest.training.config import TrainConfig
 from steepest.training.engine import RESET, Advanced, Before, Row, key_of
-from steepest.training.learner import Given, IterationInfo, Learner
+from steepest.training.iteration import Given, IterationInfo
+from steepest.training.learner import Learner
 from steepest.training.metrics import of_iteration
 from steepest.training.native_program import Carry, RewardMoments, collect, compile_iterations
 from steepest.training.persistence import Progress, Snapshot

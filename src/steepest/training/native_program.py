@@ -25,7 +25,8 @@ from steepest.sampling.unroll import unroll
 from steepest.sequences import advance, initial_memory, is_recurrent
 from steepest.spaces import Box, Masked, choices, forbids_all
 from steepest.training.engine import ACT, FIT, key_of
-from steepest.training.learner import Given, IterationInfo, Learner, LearnerState, fit_critics, improve
+from steepest.training.iteration import Given, IterationInfo, LearnerState
+from steepest.training.learner import Learner, change, fit_critics, prepare
 from steepest.worlds.functional.copies import Copies
 
 
@@ -131,10 +132,11 @@ def _iterate(
     state: LearnerState = eqx.combine(carry.learner, rest)
     underway, given, ends, seen, rewards = collect(learner, rest, copies, steps, tables, carry, seed, number)
     rollout = given.rollout
-    state, lesson, step, spread = improve(learner, state, *given)
+    prepared, lesson = prepare(learner, state, given)
+    state, step = change(learner, state, given, prepared)
     state, fit, cost_fit = fit_critics(learner, state, lesson)
     after = Carry(eqx.filter(state, eqx.is_array), underway, seen, rewards)
-    info = IterationInfo(step, fit, spread, cost_fit)
+    info = IterationInfo(step, fit, prepared.spread, cost_fit)
     report = Report(Packed.of((info, given.reward_scale)), Packed.of((ends, rollout.terminated)))
     return after, report, _broken(copies, rollout)
 

@@ -29,7 +29,7 @@ from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
 from steepest.spaces import Joint, seen, seen_shape, to_record
 from steepest.training.config import TrainConfig
-from steepest.training.learner import LearnerState
+from steepest.training.iteration import LearnerState
 from steepest.training.recorded import (
     Ended,
     Progress,
