@@ -3,6 +3,7 @@
     python benchmarks/learning.py hopper            # pg, npg and trpo on Hopper-v5, 300 000 steps, seeds 0, 1, 2
     python benchmarks/learning.py hopper-fresh      # trpo on seeds that no default was chosen by
     python benchmarks/learning.py hopper-pg-grid    # which δ is pg's best
+    python benchmarks/learning.py exact-resume --apart   # what it costs to begin all episodes afresh at checkpoints
     python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
 
 A row is added to benchmarks/results/<name>.csv as a run ends, and a run whose row is there is not done again: what was
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import rows
+from cores import each_on_a_core
 
 from steepest.reports import draw_curves
 from steepest.runs import read_lines
@@ -90,6 +92,12 @@ STUDIES = {
     ),
     "hopper-vine": Study("Hopper-v5", 300_000, VINE, (0, 1, 2)),
     "swimmer-vine": Study("Swimmer-v5", 300_000, VINE, (0, 1, 2)),
+    "exact-resume": Study(
+        "LunarLanderContinuous-v3",
+        200_000,
+        {"as it is": [], "--exact-resume": ["--exact-resume"]},
+        tuple(range(40, 50)),
+    ),
     "halfcheetah": Study("HalfCheetah-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, (0, 1, 2)),
 }
 
@@ -97,11 +105,11 @@ STUDIES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--apart", action="store_true", help="one run on each core at once: their time is no evidence")
     parser.add_argument("--plot", action="store_true", help="only rebuild the figure and the table")
     arguments = parser.parse_args()
     study, table = STUDIES[arguments.study], HERE / "results" / f"{arguments.study}.csv"
-    if not arguments.plot:
-        run(study, table)
+    failed = [] if arguments.plot else run(study, table, apart=arguments.apart)
     found = rows.read(table)
     print(markdown(found))
     if study.figure is not None:
@@ -109,19 +117,27 @@ def main() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw(study, found, out)
         print(out)
+    sys.exit(bool(failed))
 
 
-def run(study: Study, table: Path) -> None:
-    """Do every run that has no row yet."""
+def run(study: Study, table: Path, *, apart: bool) -> list[str]:
+    """Do every run that has no row yet; what failed.  apart: one on each core at once."""
     done = rows.done(rows.read(table), "label", "seed")
-    for seed in study.seeds:
-        for label, options in study.methods.items():
-            if (label, str(seed)) in done:
-                continue
-            row = {"env": study.env, "label": label, "options": " ".join(options), "seed": seed}
-            row |= one(study.env, options, study.steps, seed)
-            rows.append(table, row, FIELDS)
-            print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
+    jobs = [(seed, label) for seed in study.seeds for label in study.methods if (label, str(seed)) not in done]
+
+    def make(job: tuple[int, str], core: int | None = None) -> None:
+        seed, label = job
+        options = study.methods[label]
+        row = {"env": study.env, "label": label, "options": " ".join(options), "seed": seed}
+        row |= one(study.env, options, study.steps, seed, core=core) | ({} if core is None else {"cores": 1})
+        rows.append(table, row, FIELDS)
+        print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
+
+    if apart:
+        return each_on_a_core(jobs, make)
+    for job in jobs:
+        make(job)
+    return []
 
 
 def one(

@@ -45,6 +45,7 @@ ROOMS = (  # top to bottom
     "normaliser",
     "spaces",
     "trees",
+    "processors",
     "names",
     "errors",
 )

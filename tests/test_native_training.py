@@ -60,6 +60,13 @@ def close(a: dict[str, Any], b: dict[str, Any], tolerance: float = 1e-5) -> None
         assert b[name] == expected, name
 
 
+@pytest.fixture(params=[1, 2], ids=["one program", "two threads"])
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Both forms of the engine, whatever this machine has."""
+    monkeypatch.setattr(native_engine, "processors", lambda: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_moments_on_the_device_are_those_of_the_host(offset: float):
     rng = np.random.default_rng(0)
@@ -87,6 +94,7 @@ def test_the_scale_of_the_rewards_on_the_device_is_that_of_the_host():
     assert float(device.deviation()) == pytest.approx(float(host.value), rel=1e-5)
 
 
+@pytest.mark.usefixtures("ways")
 def test_an_iteration_is_the_hosts_arithmetic_on_the_same_rollout():
     """Two iterations: the second is normalised by the first's statistics, and has its optimiser's state."""
     world = FunctionalWorld(Drift(), 4)
@@ -138,6 +146,7 @@ def test_a_run_leaves_what_every_run_leaves_and_goes_on(tmp_path: Path):
     assert longer.metrics[9]["update/kl"] == run.metrics[9]["update/kl"]
 
 
+@pytest.mark.usefixtures("ways")
 def test_stretches_change_no_number_and_callbacks_see_every_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(native_engine, "SECONDS", 1e9)
     settings = {"steps": 1280, "checkpoint_every": 7, **SMALL, "evaluation": {"every": 320, "episodes": 2}}
@@ -151,18 +160,48 @@ def test_stretches_change_no_number_and_callbacks_see_every_agent(tmp_path: Path
     assert len(set(times)) == 7, "stretches end at every evaluation and checkpoint: 1, 5, 7, 10, 14, 15, 20"
 
 
-def test_one_program_serves_every_stretch():
-    world = FunctionalWorld(Corridor(), 4)
+def test_the_same_programs_serve_every_stretch(ways: int):
+    world, compiled = FunctionalWorld(Corridor(), 4), list[str]()
     _, _, snapshot, engine = parts(world, steps=10**6, checkpoint_every=1000)
     engine.reset(snapshot)
+    jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: compiled.append(event))
     for pace in (None, 0.25, 0.1):
         engine._runs._pace = pace
         advanced = engine.advance(snapshot)
         snapshot = advanced.snapshot
         assert len(advanced.rows) == (1 if pace is None else int(0.5 / pace))
-    assert engine._runs._run._cache_size() == 1
+        if pace is None:
+            assert compiled
+        compiled.clear()
+    engine.advance(snapshot)
+    assert not [event for event in compiled if "backend_compile" in event]
+    assert engine._runs._run.__qualname__.startswith(("compile_iterations", "compile_paired")[ways - 1])
 
 
+@pytest.mark.parametrize("algorithm", ["trpo", "pg"])
+def test_two_threads_do_what_one_program_does(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = []
+    for count in (1, 2):
+        monkeypatch.setattr(native_engine, "processors", lambda count=count: count)
+        runs.append(st.train(Drift(), algorithm, steps=256, seed=6, out=tmp_path / str(count), **SMALL))
+    one, two = map(numbers, runs)
+    assert len(one) == len(two) == 4
+    close(one[0], two[0])
+    close(one[-1], two[-1], 1e-2)  # rounding is not the same, and grows
+
+
+@pytest.mark.usefixtures("ways")
+def test_updates_that_fail_again_and_again_stop_the_stretch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(native_engine, "SECONDS", 1e9)
+    settings: dict[str, Any] = {"steps": 64 * 20, "delta": 1e-30, "max_failures": 3, "checkpoint_every": 1000}
+    _, _, snapshot, engine = parts(FunctionalWorld(Corridor(), 4), **settings | {"evaluation": {"every": 0}})
+    engine.reset(snapshot)
+    engine._runs._pace = 1e-9  # a stretch as long as there is something to do
+    rows = engine.advance(snapshot).rows
+    assert [row.progress.failures for row in rows] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize(("at", "whole"), [(2, 0), (40, 2)])
 def test_a_world_that_breaks_stops_the_run_after_its_last_whole_iteration(at: int, whole: int, tmp_path: Path):
     settings, path = {**SMALL, "evaluation": {"every": 0}}, tmp_path / "run"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 
+from steepest.processors import processors
 from steepest.runs.meta import describe_program
 from steepest.training.compilations import cache_folder
 
@@ -88,7 +89,7 @@ def examine(progress: Callable[[str], None] = lambda what: None) -> dict[str, An
     program = {key: value for key, value in describe_program().items() if key not in ("argv", "git", "time", "format")}
     record = {
         "program": program,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": processors(),
         "jax": jax,
         "backends": backends,
         "conflicts": list(conflicts()),

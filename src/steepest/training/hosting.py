@@ -10,7 +10,6 @@ Nothing here imports JAX: the workers start while it is being imported.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from steepest.errors import RunError, UsageError
+from steepest.processors import processors
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
@@ -158,8 +158,7 @@ def _refuse(config: TrainConfig, env: Any, world: World) -> None:
 
 def _workers(config: TrainConfig, world: World, groups: int) -> int:
     """One for each core, as far as groups go, where simulating all steps takes long enough; else none."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, groups)
+    workers = min(processors(), groups)
     if workers < 2 or not possible() or config.steps * _seconds_per_step(world) < _WORTH:
         return 0
     return workers

@@ -116,13 +116,13 @@ class Learner:
         state: before that.  Returns (the state after it) ↦ what `fit_critics` would: call it once the policy has
         changed. Critics that stand upon the policy's network are fitted only then.
         """
-        if any(isinstance(critic, SharedValue) for critic in (state.critic, state.cost_critic)):
+        if is_shared(state):
             return lambda changed: self.fit_critics(changed, lesson)
         fitted = beside(self.fit_critics, state, lesson)
 
         def finish(changed: LearnerState) -> tuple[LearnerState, FitInfo, FitInfo | None]:
             taught, fit, cost_fit = fitted()
-            critics = {name: getattr(taught, name) for name in _OF_CRITICS}
+            critics = {name: getattr(taught, name) for name in OF_CRITICS}
             return changed._replace(**critics), fit, cost_fit
 
         return finish
@@ -147,7 +147,13 @@ class Learner:
         return state, IterationInfo(step, fit, prepared.spread, cost_fit)
 
 
-_OF_CRITICS = ("critic", "optimiser", "cost_critic", "cost_optimiser")
+OF_CRITICS = ("critic", "optimiser", "cost_critic", "cost_optimiser")
+"""What of a `LearnerState` the fit changes."""
+
+
+def is_shared(state: LearnerState) -> bool:
+    """Whether a critic stands upon the policy's network, so that its fit has to wait for the policy's change."""
+    return any(isinstance(critic, SharedValue) for critic in (state.critic, state.cost_critic))
 
 
 def prepare(learner: Learner, state: LearnerState, given: Given) -> tuple[Prepared, Lesson]:

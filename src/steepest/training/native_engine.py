@@ -1,4 +1,6 @@
-"""The engine for functional worlds: a stretch of iterations is one program, and the host sees what came of each.
+"""The engine for functional worlds: a stretch of iterations, and the host sees what came of each.
+
+It is one program; on a CPU of two processors or more it is, for a single run, the same functions in two threads.
 
 A stretch ends where the loop has something to do: at an evaluation, a checkpoint, the end; after about `SECONDS`, so
 that progress is seen and a signal heard. How long it is changes no number. Runs that differ by their seed alone can
@@ -21,6 +23,7 @@ from jaxtyping import PRNGKeyArray
 
 from steepest.errors import RunError
 from steepest.geometry import Reason
+from steepest.processors import processors
 from steepest.runs.checkpoint import flatten, restore
 from steepest.sampling.moments import Moments
 from steepest.sampling.reward_scale import RewardScale
@@ -31,8 +34,9 @@ from steepest.spaces import Masked
 from steepest.training.config import TrainConfig
 from steepest.training.engine import RESET, Advanced, Before, Row, key_of
 from steepest.training.iteration import Given, IterationInfo
-from steepest.training.learner import Learner
+from steepest.training.learner import Learner, is_shared
 from steepest.training.metrics import of_iteration
+from steepest.training.native_pair import compile_paired
 from steepest.training.native_program import Carry, RewardMoments, collect, compile_iterations
 from steepest.training.persistence import Progress, Snapshot
 from steepest.training.standing import PREFIX, Stands, Stored
@@ -155,15 +159,14 @@ class NativeRuns:
 
     def _stretch(self, carry: Carry | None, live: Sequence[bool], progress: Progress, count: int) -> Any:
         if self._run is None:
-            self._run = compile_iterations(
-                self._learner,
-                self._rest,
-                self._world.copies,
-                steps=self._config.sampling.rollout or 1,
-                capacity=self._capacity,
-                most_failures=self._config.max_failures,
-                many=self._many,
-            )
+            assert carry is not None
+            parts, most = (self._learner, self._rest, self._world.copies), self._config.max_failures
+            steps = self._config.sampling.rollout or 1
+            if not self._many and _two_processors() and not is_shared(eqx.combine(carry.learner, self._rest)):
+                self._run = compile_paired(*parts, steps=steps, most_failures=most)
+            else:
+                many = {"many": self._many, "capacity": self._capacity}
+                self._run = compile_iterations(*parts, steps=steps, most_failures=most, **many)
         seeds, alive = (x if self._many else x[0] for x in (self._seeds, np.array(live)))
         tables, first = self._world.copies.tables, np.int32(progress.iteration)
         return self._run(tables, carry, seeds, alive, first, np.int32(count))
@@ -177,6 +180,10 @@ class NativeRuns:
 
     def _of_run(self, unpacked: Any, i: int) -> Any:
         return jax.tree.map(lambda x: x[:, i], unpacked) if self._many else unpacked
+
+
+def _two_processors() -> bool:
+    return jax.default_backend() == "cpu" and processors() > 1
 
 
 class NativeStands(NamedTuple):

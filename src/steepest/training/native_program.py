@@ -130,15 +130,29 @@ def _iterate(
     learner: Learner, rest: Any, copies: Copies, steps: int, tables: Any, carry: Carry, seed: Array, number: Array
 ) -> tuple[Carry, Report, Array]:
     state: LearnerState = eqx.combine(carry.learner, rest)
-    underway, given, ends, seen, rewards = collect(learner, rest, copies, steps, tables, carry, seed, number)
-    rollout = given.rollout
+    (underway, given, ends, seen, rewards), broken = collected(
+        learner, rest, copies, steps, tables, carry, seed, number
+    )
     prepared, lesson = prepare(learner, state, given)
     state, step = change(learner, state, given, prepared)
     state, fit, cost_fit = fit_critics(learner, state, lesson)
     after = Carry(eqx.filter(state, eqx.is_array), underway, seen, rewards)
     info = IterationInfo(step, fit, prepared.spread, cost_fit)
-    report = Report(Packed.of((info, given.reward_scale)), Packed.of((ends, rollout.terminated)))
-    return after, report, _broken(copies, rollout)
+    return after, packed(info, given.reward_scale, ends, given.rollout.terminated), broken
+
+
+def packed(info: IterationInfo, reward_scale: Array, ends: Any, terminated: Array) -> Report:
+    """The report of an iteration."""
+    return Report(Packed.of((info, reward_scale)), Packed.of((ends, terminated)))
+
+
+def collected(
+    learner: Learner, rest: Any, copies: Copies, steps: int, tables: Any, carry: Carry, seed: Array, number: Array
+) -> tuple[Any, Array]:
+    """(what `collect` gives, [3,B] of each copy, whether an action, an observation or a reward was not what it must
+    be)."""
+    found = collect(learner, rest, copies, steps, tables, carry, seed, number)
+    return found, _broken(copies, found[1].rollout)
 
 
 def collect(
@@ -181,7 +195,7 @@ def _with_rewards(kept: RewardMoments, rollout: Rollout, gamma: float) -> Reward
 
 
 def _broken(copies: Copies, rollout: Rollout) -> Array:
-    """[3,B] of each copy, whether an action, an observation or a reward was not what it must be."""
+    """As of `collected`."""
     obs, form = rollout.next_obs, copies.observation
     wrong = ~jnp.isfinite(obs)
     if not isinstance(form, Box):
