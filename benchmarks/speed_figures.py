@@ -93,7 +93,7 @@ def draw_returns(found: Sequence[Row], out: Path) -> bool:
             for row, (name, scale) in enumerate((("curve_steps", 1.0), ("curve_seconds", 60.0))):
                 for side in _names(found, "side"):
                     mine = [r for r in found if r["env"] == env and r["side"] == side]
-                    mine = [r for r in mine if name == "curve_steps" or r["disturbed"] == "0"] or mine
+                    mine = [r for r in mine if name == "curve_steps" or r["disturbed"] == "0"]
                     if mine:
                         _band(
                             axes[row, column], [(_list(r[name]) / scale, _list(r["curve_means"])) for r in mine], side

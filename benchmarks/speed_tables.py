@@ -161,7 +161,8 @@ def made_by(found: Sequence[Row], disturbed: int) -> str:
 
 
 def returns(found: Sequence[Row]) -> str:
-    """Final evaluations: the interquartile mean over seeds with its interval; how probably a run of ours is better."""
+    """Final evaluations: the interquartile mean over seeds with its interval; how probably a run of ours is better.
+    Minutes are of runs that had the machine to themselves."""
     lines = [
         "| | | seeds | IQM, 95 % | mean | lowest seed | lowest episode | steps | minutes | P(ours better) |",
         "|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
@@ -176,11 +177,13 @@ def returns(found: Sequence[Row]) -> str:
             means = [float(row["mean"]) for row in its]
             iqm = stratified_bootstrap([means])
             better = "" if side == OURS or not mine else f"{probability_of_improvement([mine], [means]):.2f}"
-            steps, minutes = (np.median([float(row[k]) for row in its]) for k in ("steps", "seconds"))
+            steps = np.median([float(row["steps"]) for row in its])
+            seconds = [float(row["seconds"]) for row in its if row["disturbed"] == "0"]
+            minutes = f"{np.median(seconds) / 60:.1f}" if seconds else "–"
             lowest = min(float(row["min"]) for row in its)
             interval = f"{iqm.estimate:.0f} [{iqm.low:.0f}, {iqm.high:.0f}]"
             cells = (env, side, len(its), interval, f"{np.mean(means):.0f}", f"{min(means):.0f}", f"{lowest:.0f}")
-            cells += (f"{steps:,.0f}", f"{minutes / 60:.1f}", better)
+            cells += (f"{steps:,.0f}", minutes, better)
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
