@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import rows
+import turns
 from cores import each_on_a_core
 
 from steepest.reports import draw_curves
@@ -103,6 +103,7 @@ STUDIES = {
 
 
 def main() -> None:
+    turns.end_on_signals()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--apart", action="store_true", help="one run on each core at once: their time is no evidence")
@@ -134,7 +135,7 @@ def run(study: Study, table: Path, *, apart: bool) -> list[str]:
         print(f"{label}, seed {seed}: {row['mean']:.1f}", file=sys.stderr, flush=True)
 
     if apart:
-        return each_on_a_core(jobs, make)
+        return each_on_a_core(jobs, make, str)
     for job in jobs:
         make(job)
     return []
@@ -151,15 +152,9 @@ def one(
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = ["train", env, *options, "--steps", str(steps), "--seed", str(seed), "--out", str(out), "--json"]
-        done = subprocess.run([*steepest, *command], check=True, stdout=subprocess.PIPE, text=True)
-        said, metrics = json.loads(done.stdout), read_lines(out / "metrics.jsonl")
-        again = subprocess.run(
-            [*steepest, "evaluate", str(out), "--episodes", str(episodes), "--json"],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        returns = np.array(json.loads(again.stdout)["returns"])
+        said, metrics = json.loads(_output([*steepest, *command])), read_lines(out / "metrics.jsonl")
+        again = _output([*steepest, "evaluate", str(out), "--episodes", str(episodes), "--json"])
+        returns = np.array(json.loads(again)["returns"])
         evaluated = [row for row in metrics if "evaluation/mean" in row]
         return {
             "algorithm": json.loads((out / "config.json").read_text())["algorithm"],
@@ -176,6 +171,13 @@ def one(
             "failures": metrics[-1]["failures"],
             **rows.where(),
         }
+
+
+def _output(command: list[str]) -> str:
+    code, out, err = turns.run(command)
+    if code:
+        raise RuntimeError(f"exit code {code}: {(err.strip().splitlines() or ['no output'])[-1]}")
+    return out
 
 
 def draw(study: Study, found: list[dict[str, str]], out: Path) -> None:

@@ -42,6 +42,7 @@ def update(arguments: argparse.Namespace) -> None:
     from steepest.critics import MlpValue
     from steepest.training.assembly import build_learner
     from steepest.training.composition import build_algorithm
+    from steepest.training.iteration import Given
     from steepest.training.presets import resolve
     from steepest.training.settings import with_settings
 
@@ -63,12 +64,12 @@ def update(arguments: argparse.Namespace) -> None:
     state = learner.init(policy, MlpValue(OBSERVATION, hidden, key=jax.random.key(1)))
     never = np.zeros_like(data.terminated)
     rollout = Rollout(data.obs, data.action, data.reward, data.next_obs, data.terminated, never, ~never)
-    key, scale, info = jax.random.key(2), np.float32(1.0), None
+    given, info = Given(rollout, None, None, np.float32(1.0), jax.random.key(2)), None
     before = resident_mib()
 
     def once() -> None:
         nonlocal info
-        _, info = jax.block_until_ready(learner.update(state, rollout, None, None, scale, key))
+        _, info = jax.block_until_ready(learner.update(state, given))
 
     if arguments.once:
         start = time.perf_counter()

@@ -3,8 +3,8 @@
     python benchmarks/parts.py HalfCheetah-v5
     python benchmarks/parts.py gymnax:CartPole-v1
 
-One measurement, one JSON object, as of ours.py; `python benchmarks/speed.py parts` takes it in rounds. On the host a
-rollout is collected while the critic is fitted, so that an iteration may be shorter than its parts together.
+One measurement, one JSON object, as of ours.py; `python benchmarks/speed.py parts` takes it in rounds. The critic
+is fitted beside the policy's update and the next rollout, so that an iteration may be shorter than its parts together.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ def of_update(
     config: st.TrainConfig, learner: Learner, state: LearnerState, given: Given, seconds: float
 ) -> tuple[dict[str, float], int]:
     """(part ↦ seconds, products with the Fisher matrix).  improve: all of the policy's update, its products too."""
-    improved, lesson, step, _ = learner.improve(state, *given)
+    improved, lesson, step, _ = learner.improve(state, given)
     once = dataclasses.replace(config, update=dataclasses.replace(config.update, cg_iterations=1))
     least = learner_of(once, None)
 
     def timed(call: Callable[[], Any]) -> float:
         return repeat(lambda: jax.block_until_ready(eqx.filter(call(), eqx.is_array)), lambda: None, seconds)["value"]
 
-    full, one = timed(lambda: learner.improve(state, *given)), timed(lambda: least.improve(state, *given))
+    full, one = timed(lambda: learner.improve(state, given)), timed(lambda: least.improve(state, given))
     products = int(step.iterations)
     parts = {"improve": full, "fit": timed(lambda: learner.fit_critics(improved, lesson))}
     if products > 1:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import rows
 from cores import each_on_a_core
 from speed import OURS, Peers
-from turns import THREADS, Quiet, Side, SideError, Usage, end_on_sigterm, machine, measure, wait_until_quiet
+from turns import THREADS, Quiet, Side, SideError, Usage, end_on_signals, machine, measure, wait_until_quiet
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5")
@@ -57,7 +57,7 @@ def sides(peers: Peers, env: str, seed: int, study: str) -> dict[str, Side]:
 
 
 def main() -> None:
-    end_on_sigterm()
+    end_on_signals()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)
@@ -97,11 +97,11 @@ def apart(jobs: Sequence[Job], table: Path) -> list[str]:
     done = rows.done(rows.read(table), "env", "side", "seed")
 
     def make(job: Job, core: int) -> None:
-        row = one(job, (core,)) | {"disturbed": 1}  # its seconds are no evidence
+        row = one(job, (core,)) | {"disturbed": 1, "cores": 1}  # its seconds are no evidence
         rows.append(table, row, FIELDS)
         print(_said(row), file=sys.stderr, flush=True)
 
-    return each_on_a_core((job for job in jobs if (job.env, job.side.name, str(job.seed)) not in done), make)
+    return each_on_a_core((job for job in jobs if (job.env, job.side.name, str(job.seed)) not in done), make, _name)
 
 
 def run(job: Job, study: str, table: Path, quiet: Quiet) -> bool:
@@ -114,13 +114,17 @@ def run(job: Job, study: str, table: Path, quiet: Quiet) -> bool:
             wait_until_quiet(quiet)
             row = one(job)
         except SideError as error:
-            print(f"{job.env}, {job.side.name}, seed {job.seed}: {error}", file=sys.stderr, flush=True)
+            print(f"{_name(job)}: {error}", file=sys.stderr, flush=True)
             return False
         row["disturbed"] = int(float(row["others_during"]) > quiet.allowed)
         rows.append(table, row, FIELDS)
         mark = f" (others used {row['others_during']} cores)" if row["disturbed"] else ""
         print(f"{_said(row)}, {row['seconds']:.0f} s{mark}", file=sys.stderr, flush=True)
     return study == "steps"
+
+
+def _name(job: Job) -> str:
+    return f"{job.env}, {job.side.name}, seed {job.seed}"
 
 
 def _said(row: dict[str, Any]) -> str:

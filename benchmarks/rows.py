@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steepest.runs.meta import git_commit, versions
+
+_LOCK = threading.Lock()
+"""Of all tables: runs that are made in threads end when they will."""
 
 
 def read(table: Path) -> list[dict[str, str]]:
@@ -26,8 +30,8 @@ def append(table: Path, row: Mapping[str, Any], fields: Sequence[str]) -> None:
     Raises ValueError where the row has a column that the table has not.
     """
     table.parent.mkdir(parents=True, exist_ok=True)
-    new = not table.exists()
-    with table.open("a", newline="") as file:
+    with _LOCK, table.open("a", newline="") as file:
+        new = not file.tell()
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         if new:
             writer.writeheader()

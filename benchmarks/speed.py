@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from turns import Case, Quiet, Side, SideError, end_on_sigterm, rounds
+from turns import Case, Quiet, Side, SideError, end_on_signals, rounds
 
 HERE = Path(__file__).parent
 OURS = (sys.executable, str(HERE / "ours.py"))
@@ -185,7 +185,7 @@ QUICK = ("update", "throughput", "start", "native", "memory")
 
 
 def main() -> None:
-    end_on_sigterm()
+    end_on_signals()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; the first five, if not said"

@@ -27,7 +27,7 @@ from cores import each_on_a_core
 from learning import FIELDS, one
 from speed import Peers
 from speed_tables import filled
-from turns import Side, end_on_sigterm, measure
+from turns import Side, end_on_signals, measure
 
 from steepest.reports.statistics import stratified_bootstrap
 from steepest.training.tuned import TUNED
@@ -139,7 +139,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    end_on_sigterm()
+    end_on_signals()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--envs", nargs="+", default=list(TUNED), choices=list(TUNED))
     parser.add_argument("--seeds", nargs="+", type=int)
@@ -193,7 +193,7 @@ def run(wanted: list[Job], table: Path, peers: Path) -> list[str]:
         rows.append(table, said | found | {"cores": 1}, FIELDS)
         print(f"{job.env}, {job.label}, seed {job.seed}: {found['mean']:.1f}", file=sys.stderr, flush=True)
 
-    return each_on_a_core((job for job in wanted if (job.env, job.label, str(job.seed)) not in done), make)
+    return each_on_a_core((job for job in wanted if (job.env, job.label, str(job.seed)) not in done), make, str)
 
 
 def peer(job: Job, core: int, peers: Path) -> dict[str, Any]:

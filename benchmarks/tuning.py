@@ -15,17 +15,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import rows
 from cores import each_on_a_core
 from tuning_settings import DIMENSIONS, SEEDS, STUDIES, Setting
+from turns import Side, end_on_signals, measure
 
 HERE = Path(__file__).parent
 FIELDS = (
@@ -35,6 +33,7 @@ FIELDS = (
 
 
 def main() -> None:
+    end_on_signals()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--envs", nargs="+", default=list(DIMENSIONS))
@@ -63,7 +62,7 @@ def run(chosen: dict[str, Setting], arguments: argparse.Namespace, table: Path) 
         rows.append(table, row, FIELDS)
         print(f"{env}, {name}, seed {seed}: {row['mean']:.0f} in {row['seconds']:.0f} s", file=sys.stderr, flush=True)
 
-    return each_on_a_core((job for job in wanted if (job[2], job[1], str(job[0])) not in done), make)
+    return each_on_a_core((job for job in wanted if (job[2], job[1], str(job[0])) not in done), make, str)
 
 
 def train(env: str, name: str, options: dict[str, Any], seed: int, steps: int, core: int) -> dict[str, Any]:
@@ -71,10 +70,7 @@ def train(env: str, name: str, options: dict[str, Any], seed: int, steps: int, c
     given = [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
     command = [sys.executable, str(HERE / "ours.py"), "learn", env, "--seed", str(seed), "--steps", str(steps)]
     command += ["--every", str(steps // 4), "--set=sampling.workers=0", *given]
-    pinned = ["taskset", "-c", str(core), *command]
-    began = {**os.environ, "BEGAN": str(time.time())}
-    done = subprocess.run(pinned, check=True, stdout=subprocess.PIPE, text=True, env=began)
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = measure(Side(f"{env}, {name}, seed {seed}", tuple(command)), (core,))
     returns, curve = said["returns"], said["curve"]
     return rows.where() | {
         "cores": 1,

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -127,34 +127,45 @@ def measure(side: Side, cores: tuple[int, ...] = ()) -> dict[str, Any]:
     limits = {name: str(len(cores)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment = {**os.environ, **limits, "BEGAN": repr(time.time()), "PYTHONUNBUFFERED": "1"}
     command = ["taskset", "-c", ",".join(map(str, cores)), *side.command]
+    try:
+        code, out, err = run(command, environment, side.seconds)
+    except subprocess.TimeoutExpired as error:
+        raise SideError(f"{side.name}: not done after {side.seconds:.0f} s: {' '.join(side.command)}") from error
+    lines = out.strip().splitlines()
+    if code or not lines:
+        last = (err.strip().splitlines() or ["no output"])[-1]
+        raise SideError(f"{side.name}: exit code {code}: {last[:300]}\n  {' '.join(side.command)}")
+    return json.loads(lines[-1])
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float | None = None
+) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a command, which is ended with all that it started: after so many seconds, which
+    raises subprocess.TimeoutExpired, and where this one is told to end."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
     _running.add(process.pid)
     try:
-        out, err = process.communicate(timeout=side.seconds)
-    except subprocess.TimeoutExpired as error:
-        raise SideError(f"{side.name}: not done after {side.seconds:.0f} s: {' '.join(side.command)}") from error
+        out, err = process.communicate(timeout=seconds)
+        return process.returncode, out, err
     finally:
         _end(process.pid)
         process.wait()
         _running.discard(process.pid)
-    lines = out.strip().splitlines()
-    if process.returncode or not lines:
-        last = (err.strip().splitlines() or ["no output"])[-1]
-        raise SideError(f"{side.name}: exit code {process.returncode}: {last[:300]}\n  {' '.join(side.command)}")
-    return json.loads(lines[-1])
 
 
-def end_on_sigterm() -> None:
+def end_on_signals() -> None:
     """Told to end, a benchmark ends what it has started too, in whichever thread."""
 
-    def end(*_: Any) -> None:
+    def end(number: int, _: Any) -> None:
         for group in tuple(_running):
             _end(group)
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 _running: set[int] = set()

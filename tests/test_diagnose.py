@@ -21,6 +21,7 @@ from steepest.runs import RunFolder, read_lines
 from steepest.sampling.rollout import Collector
 from steepest.training import new_batches
 from steepest.training.diagnose import diagnose
+from steepest.training.iteration import Given
 from steepest.training.settings import from_record
 from steepest.worlds import make_world
 from steepest.worlds.finite.sampled import make_mdp
@@ -107,7 +108,7 @@ def test_a_new_batch_is_the_one_that_the_learner_makes(run: Path):
     rollout, _ = collector.collect(lambda obs, t: rng.integers(0, 2, obs.shape), 40)
     batch = new_batches.batch_of(what, rollout)
     state = what.learner.init(what.agent.policy, what.critic)
-    _, info = what.learner.update(state, rollout, None, None, np.float32(1), jax.random.key(0))
+    _, info = what.learner.update(state, Given(rollout, None, None, np.float32(1), jax.random.key(0)))
     stacked = jax.tree.map(lambda x: x[None], batch)
     ours = batch_gradients(what.learner.algorithm, what.agent.policy, stacked)[0]
     assert np.linalg.norm(ours) == pytest.approx(float(info.step.gradient_norm), rel=1e-5)

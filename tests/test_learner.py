@@ -73,7 +73,7 @@ def learner(algorithm: Any = None, *, lam: float = 0.0, centre: bool = True) -> 
 
 def learn(learner: Learner, acted: Any = ACTED, refreshed: Any = REFRESHED, scale: float = 1.0) -> Any:
     state = learner.init(policy(), CRITIC)
-    return learner.update(state, rollout(), acted, refreshed, np.float32(scale), jax.random.key(3))
+    return learner.update(state, Given(rollout(), acted, refreshed, np.float32(scale), jax.random.key(3)))
 
 
 def mean(x: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from steepest.training.beginning import engine_of, first_snapshot, learner_of
 from steepest.training.config import TrainConfig
 from steepest.training.engine import ACT, FIT, RESET, key_of
 from steepest.training.evaluation import play
+from steepest.training.iteration import Given
 from steepest.training.presets import resolve
 from steepest.training.settings import with_settings
 from steepest.worlds.functional.world import FunctionalWorld
@@ -63,7 +64,8 @@ def close(a: dict[str, Any], b: dict[str, Any], tolerance: float = 1e-5) -> None
 @pytest.fixture(params=[1, 2], ids=["one program", "two threads"])
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Both forms of the engine, whatever this machine has."""
-    monkeypatch.setattr(native_engine, "processors", lambda: request.param)
+    monkeypatch.setattr(native_engine, "two_processors", lambda: request.param == 2)
+    monkeypatch.setattr(native_engine, "BESIDE", 0)
     return request.param
 
 
@@ -114,7 +116,7 @@ def test_an_iteration_is_the_hosts_arithmetic_on_the_same_rollout():
         normaliser = normaliser.updated(rollout.obs[rollout.valid])
         scale = scale.updated(rollout, config.sampling.gamma)
         key = key_of(config.seed, FIT, i)
-        state, info = learner.update(state, rollout, acted, normaliser.scaling(), scale.value, key)
+        state, info = learner.update(state, Given(rollout, acted, normaliser.scaling(), scale.value, key))
         advanced = engine.advance(snapshot)
         snapshot = advanced.snapshot
         (row,) = advanced.rows
@@ -164,30 +166,61 @@ def test_the_same_programs_serve_every_stretch(ways: int):
     world, compiled = FunctionalWorld(Corridor(), 4), list[str]()
     _, _, snapshot, engine = parts(world, steps=10**6, checkpoint_every=1000)
     engine.reset(snapshot)
-    jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: compiled.append(event))
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
     for pace in (None, 0.25, 0.1):
         engine._runs._pace = pace
         advanced = engine.advance(snapshot)
         snapshot = advanced.snapshot
         assert len(advanced.rows) == (1 if pace is None else int(0.5 / pace))
-        if pace is None:
-            assert compiled
+        assert bool([event for event in compiled if "backend_compile" in event]) == (pace is None)
         compiled.clear()
-    engine.advance(snapshot)
-    assert not [event for event in compiled if "backend_compile" in event]
     assert engine._runs._run.__qualname__.startswith(("compile_iterations", "compile_paired")[ways - 1])
 
 
 @pytest.mark.parametrize("algorithm", ["trpo", "pg"])
 def test_two_threads_do_what_one_program_does(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runs = []
+    monkeypatch.setattr(native_engine, "BESIDE", 0)
     for count in (1, 2):
-        monkeypatch.setattr(native_engine, "processors", lambda count=count: count)
+        monkeypatch.setattr(native_engine, "two_processors", lambda count=count: count == 2)
         runs.append(st.train(Drift(), algorithm, steps=256, seed=6, out=tmp_path / str(count), **SMALL))
     one, two = map(numbers, runs)
     assert len(one) == len(two) == 4
     close(one[0], two[0])
     close(one[-1], two[-1], 1e-2)  # rounding is not the same, and grows
+
+
+def test_a_critic_upon_the_policys_network_stays_in_one_program(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(native_engine, "two_processors", lambda: True)
+    monkeypatch.setattr(native_engine, "BESIDE", 0)
+    shared = {"critic": {**SMALL["critic"], "network": "shared"}}
+    _, _, snapshot, engine = parts(FunctionalWorld(Drift(), 4), **shared)
+    engine.reset(snapshot)
+    engine.advance(snapshot)
+    assert engine._runs._run.__qualname__.startswith("compile_iterations")
+
+
+def test_a_fit_that_is_soon_done_stays_in_one_program(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(native_engine, "two_processors", lambda: True)
+    for hidden, kind in (((8,), "compile_iterations"), ((512, 512), "compile_paired")):
+        critic = {"critic": {**SMALL["critic"], "hidden": hidden, "epochs": 1000}}
+        _, _, snapshot, engine = parts(FunctionalWorld(Drift(), 4), **critic)
+        engine.reset(snapshot)
+        monkeypatch.setattr(native_engine, kind, stop)
+        with pytest.raises(Stop):
+            engine.advance(snapshot)
+
+
+class Stop(Exception):
+    """Raised by `stop`."""
+
+
+def stop(*_: Any, **__: Any) -> Any:
+    raise Stop
 
 
 @pytest.mark.usefixtures("ways")

@@ -29,6 +29,7 @@ from steepest.sampling.vine import Branches
 from steepest.spaces import Masked, describe
 from steepest.training.diagnose import diagnose
 from steepest.training.failed_update import load_update
+from steepest.training.iteration import Given
 from steepest.training.learner import Learner
 from steepest.trees import ravel
 
@@ -140,10 +141,11 @@ def test_the_policy_moves_as_beside_any_critic_that_says_the_same(of_a_user: boo
     rows = jnp.asarray(data.obs).reshape(-1, 3)
     found = []
     for critics in ((shared, apart), (shared, upon(apart, policy)), (upon(shared, policy), apart)):
-        state = learner.init(policy, *critics, envs=ENVS)
-        state, lesson, step, _ = learner.improve(state, data, None, None, 1.0, jax.random.key(3), None, limited)
+        state = before = learner.init(policy, *critics, envs=ENVS)
+        state, lesson, step, _ = learner.improve(state, Given(data, None, None, 1.0, jax.random.key(3), None, limited))
         assert step.accepted
         fitted, fit, cost_fit = learner.fit_critics(state, lesson)
+        assert eqx.tree_equal(learner.begin_to_fit(before, lesson)(state), (fitted, fit, cost_fit))
         assert flat(fitted.policy).tobytes() == flat(state.policy).tobytes()
         found.append((state, lesson, fitted))
         # a shared one is taught upon the new layers, and its report is of what it says there before the fit
@@ -179,7 +181,7 @@ def test_the_rest_of_a_vines_branches_is_worth_what_it_says_upon_the_policy_that
     found = []
     for each in (critic, upon(critic, policy), SharedValue(5, (4,), key=jax.random.key(2))):
         state = learner.init(policy, each, envs=ENVS)
-        state, _, step, _ = learner.improve(state, data, None, None, 1.0, jax.random.key(3), branches)
+        state, _, step, _ = learner.improve(state, Given(data, None, None, 1.0, jax.random.key(3), branches))
         assert step.accepted
         found.append(flat(state.policy))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)

@@ -93,7 +93,7 @@ def engine_of(
 
 
 def is_native(config: TrainConfig, world: World) -> bool:
-    """Whether a run is one program, world and all: a single path in functional worlds, whose cost nobody limits."""
+    """Whether a run is programs, world and all: a single path in functional worlds, whose cost nobody limits."""
     functional = isinstance(world, FunctionalWorld)
     return functional and config.sampling.scheme == "single-path" and config.constraint.cost_limit is None
 

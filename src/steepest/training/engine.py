@@ -1,6 +1,6 @@
 """What advances a run: from one snapshot to the next, by one iteration or by several, with a row of metrics for each.
 
-    snapshot → collect → statistics → improve → fit → snapshot
+    snapshot → collect → statistics → prepare → change the policy, fit the critics → snapshot
 
 The loop decides what happens between (evaluation, logs, checkpoints, the end) and does not know how that is done.
 """

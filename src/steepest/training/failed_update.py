@@ -124,7 +124,7 @@ def load_update(
             raise RunError("the update is damaged: its statistics are not those of the agent")
         if limited != (given.limited is not None) or (limited and given.rollout.cost is None):
             raise RunError("the update is damaged: what it says of the cost is not what the learner needs")
-    _, _, step, _ = learner.improve(state, *given)
+    _, _, step, _ = learner.improve(state, given)
     step = of_step(jax.tree.map(np.asarray, step))
     return Replayed(learner, state, given, step, said["report"], info, ahead or 0)
 
@@ -275,7 +275,7 @@ def _trials(replayed: Replayed) -> list[dict[str, Any]]:
         state = replayed.state._replace(
             algorithm=replayed.state.algorithm._replace(damping=method.init(replayed.state.policy).damping)
         )
-        _, _, info, _ = learner.improve(state, *replayed.given)
+        _, _, info, _ = learner.improve(state, replayed.given)
         found.append({
             "with": what,
             "reason": Reason(int(info.reason)).name.lower(),

@@ -1,4 +1,4 @@
-"""When the data of an iteration is collected: once it is asked for, or at once, while the critic is fitted to the last.
+"""When the data of an iteration is collected: once it is asked for, or at once, while the last fit goes on.
 
     gather.start(θ, …)    do something else    gathered = gather.finish()
 

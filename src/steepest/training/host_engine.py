@@ -71,6 +71,8 @@ class HostEngine:
         prepared, lesson = self._learner.prepare(state, given)
         fitted = self._learner.begin_to_fit(state, lesson)
         state, step = self._learner.change(state, given, prepared)
+        spread = prepared.spread
+        del prepared  # the batch, which the rollout need not wait beside
         step = jax.tree.map(np.asarray, step)
         agent = dataclasses.replace(agent, policy=state.policy, normaliser=normaliser)
         progress = progress._replace(
@@ -92,7 +94,7 @@ class HostEngine:
         if progress.steps < config.steps:
             self._start(after)
         state, fit, cost_fit = fitted(state)
-        info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, prepared.spread, cost_fit))
+        info: IterationInfo = jax.tree.map(np.asarray, IterationInfo(step, fit, spread, cost_fit))
         learnt = time.perf_counter()
 
         progress = progress._replace(seconds=progress.seconds + learnt - start)

@@ -47,7 +47,13 @@ class LearnerState(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What an update is made of, beside the state: as of `Learner.improve`, in that order."""
+    """What an update is made of, beside the state.
+
+    rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
+    next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: of all that is drawn.
+    branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
+    limited: how far the cost is from its limit, where there is one.
+    """
 
     rollout: Rollout
     acted: Scaling | None

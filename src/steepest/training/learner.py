@@ -21,7 +21,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import PRNGKeyArray
 
 from steepest import chunks
 from steepest.algorithms.algorithm import Algorithm, update
@@ -35,9 +34,8 @@ from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.entropy_bonus import entropy_bonus
 from steepest.sampling.rows import Values, memories, rows_of, values_along
-from steepest.sampling.vine import Branches
 from steepest.sequences import Sequences
-from steepest.training.beside import beside
+from steepest.training.beside import beside, two_processors
 from steepest.training.iteration import Given, IterationInfo, LearnerState, Lesson, Prepared
 from steepest.training.vine_batch import compared_of, with_trunk
 
@@ -78,28 +76,12 @@ class Learner:
         """The policy's update, and the trust report; compiled once for each shape. The critics stay as they were."""
         return _change(self, state, given, prepared)
 
-    def improve(
-        self,
-        state: LearnerState,
-        rollout: Rollout,
-        acted: Scaling | None,
-        refreshed: Scaling | None,
-        reward_scale: Any,
-        key: PRNGKeyArray,
-        branches: Branches | None = None,
-        limited: Limited | None = None,
-    ) -> tuple[LearnerState, Lesson, StepInfo, Array]:
+    def improve(self, state: LearnerState, given: Given) -> tuple[LearnerState, Lesson, StepInfo, Array]:
         """`prepare`, then `change`: the policy changed by one rollout, or by a trunk and its branches.
-
-        rollout: T × B transitions, raw.  acted: the observation statistics that acted.  refreshed: those that will act
-        next, for `normaliser_kl`.  reward_scale: what the critic's rewards are divided by.  key: of all that is drawn.
-        branches: of a vine: they say how the policy changes; the trunk trains the critic and measures the step.
-        limited: how far the cost is from its limit, where there is one.
 
         Returns the state with the critics as they were, their lesson, the trust report and the deviation of the
         advantages, in raw reward units.
         """
-        given = Given(rollout, acted, refreshed, reward_scale, key, branches, limited)
         prepared, lesson = self.prepare(state, given)
         state, step = self.change(state, given, prepared)
         return state, lesson, step, prepared.spread
@@ -114,9 +96,10 @@ class Learner:
         """`fit_critics` beside the policy's change.
 
         state: before that.  Returns (the state after it) ↦ what `fit_critics` would: call it once the policy has
-        changed. Critics that stand upon the policy's network are fitted only then.
+        changed. Critics that stand upon the policy's network are fitted only then, as all are where nothing runs beside
+        anything.
         """
-        if is_shared(state):
+        if is_shared(state) or not two_processors():
             return lambda changed: self.fit_critics(changed, lesson)
         fitted = beside(self.fit_critics, state, lesson)
 
@@ -127,19 +110,8 @@ class Learner:
 
         return finish
 
-    def update(
-        self,
-        state: LearnerState,
-        rollout: Rollout,
-        acted: Scaling | None,
-        refreshed: Scaling | None,
-        reward_scale: Any,
-        key: PRNGKeyArray,
-        branches: Branches | None = None,
-        limited: Limited | None = None,
-    ) -> tuple[LearnerState, IterationInfo]:
-        """`improve`, and `fit_critics` beside it."""
-        given = Given(rollout, acted, refreshed, reward_scale, key, branches, limited)
+    def update(self, state: LearnerState, given: Given) -> tuple[LearnerState, IterationInfo]:
+        """`improve`, and `fit_critics` beside it where that can be."""
         prepared, lesson = self.prepare(state, given)
         finish = self.begin_to_fit(state, lesson)
         state, step = self.change(state, given, prepared)

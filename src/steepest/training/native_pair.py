@@ -55,7 +55,7 @@ def compile_paired(
             finish = beside(fitting, carry.learner, lesson)
             arrays, step = changing(carry.learner, given, made)
             carry = Carry(arrays, underway, seen, rewards)
-            if done < count:  # with the critics of before, which do not act
+            if done < count:  # with the critics of before, which do not act; forgotten where the stretch stops
                 ahead = collecting(tables, carry, seed, np.int32(first + done))
             if unreported is not None:  # while both processors are busy
                 reports.append(reporting(*unreported))

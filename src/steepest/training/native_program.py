@@ -1,4 +1,4 @@
-"""Iterations of a run as one program: collect → statistics → improve → fit, again and again, none of it on the host.
+"""Iterations of a run as one program: collect → statistics → prepare → change → fit, again and again, not on the host.
 
     run(tables, carry, seeds, live, first, count) → (carry, reports, done, broken)
 
