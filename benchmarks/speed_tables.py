@@ -151,12 +151,12 @@ def made_by(found: Sequence[Row], disturbed: int) -> str:
     count = sorted({len(values(found, case, side)) for case, side in {(r["case"], r["side"]) for r in found}})
     each = f"{count[0]}" if len(count) == 1 else f"{count[0]} to {count[-1]}"
     versions = dict.fromkeys(pair for row in found for pair in row["versions"].split())
-    first = found[-1]
+    machines = ", ".join(dict.fromkeys(row["machine"] for row in found))
     commits = ", ".join(dict.fromkeys(row["commit"][:7] + row["commit"][40:] for row in found))
     said = ", ".join(pair.replace("=", " ") for pair in sorted(versions))
     return (
         f"Medians of {each} rounds (least–greatest in brackets), {disturbed} disturbed ones discarded; "
-        f"{first['threads']} threads of {first['machine']}; steepest at {commits}; {said}."
+        f"{found[-1]['threads']} threads of {machines}; steepest at {commits}; {said}."
     )
 
 
