@@ -27,6 +27,7 @@ from steepest.policies.recurrent import recurrent_network
 from steepest.sampling.cost_meter import Limited
 from steepest.sampling.vine import Branches
 from steepest.spaces import Masked, describe
+from steepest.training import learner as training_learner
 from steepest.training.diagnose import diagnose
 from steepest.training.failed_update import load_update
 from steepest.training.iteration import Given
@@ -130,9 +131,30 @@ def test_its_gradient_stops_at_the_layers_of_the_policy() -> None:
     assert np.abs(flat(slopes[1])).max() == 0
 
 
+def test_a_fit_of_two_critics_of_their_own_beside_the_policys_change_is_the_fit_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reward's and the cost's."""
+    monkeypatch.setattr(training_learner, "two_processors", lambda: True)
+    policy = gaussian()
+    critics = [upon(SharedValue(5, (4,), key=jax.random.key(k)), policy) for k in (1, 2)]
+    learner, data = Learner(st.cpo(1e-2), AdamFit(epochs=3, minibatch=8), 0.9, 0.9), rollout(policy)
+    limited = Limited(np.float32(0.3), np.float32(1.0), np.float32(1.0))
+    given = Given(data._replace(cost=np.abs(data.reward)), None, None, 1.0, jax.random.key(3), None, limited)
+    before = learner.init(policy, *critics, envs=ENVS)
+    state, lesson, _, _ = learner.improve(before, given)
+    fitted, _, cost_fit = beside = learner.begin_to_fit(before, lesson)(state)
+    assert cost_fit is not None
+    assert not eqx.tree_equal(fitted.cost_critic, before.cost_critic)
+    assert eqx.tree_equal(beside, learner.fit_critics(state, lesson))
+
+
 @pytest.mark.parametrize("of_a_user", [False, True])
-def test_the_policy_moves_as_beside_any_critic_that_says_the_same(of_a_user: bool) -> None:
+def test_the_policy_moves_as_beside_any_critic_that_says_the_same(
+    of_a_user: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the reward, and of a cost: where one of the two is shared, the other is what it was."""
+    monkeypatch.setattr(training_learner, "two_processors", lambda: True)
     policy: Any = own() if of_a_user else gaussian()
     shared, apart = (SharedValue(5, (4,), key=jax.random.key(k)) for k in (1, 2))
     learner, data = Learner(st.cpo(1e-2), AdamFit(epochs=3, minibatch=8), 0.9, 0.9), rollout(policy)
