@@ -228,6 +228,15 @@ class Leaving(Counting):
         leave()
 
 
+class Unmade(Counting):
+    """Ends any process in which it is made but the one with that number."""
+
+    def __init__(self, mine: int):
+        super().__init__(5)
+        if os.getpid() != mine:
+            leave()
+
+
 class Signs(gymnasium.Env):
     """Say which sign was drawn, ten times: reward 1 where that is right, 5 in the mean for a guess.
 

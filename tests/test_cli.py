@@ -93,6 +93,9 @@ def test_json_is_one_object(run: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["tarin", "CartPole-v1"], 2, "train"),
         (["evaluate", "no-such-run"], 2, "no-such-run is not a run folder: it does not exist"),
         (["resume", "."], 2, "is not a run folder: no config.json"),
+        (["evaluate", "9" * 5000], 2, "999: File name too long"),
+        (["inspect", "9" * 5000], 2, "999: File name too long"),
+        (["diagnose", "9" * 5000], 2, "999: File name too long"),
     ],
 )
 def test_wrong_usage(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 import steepest as st
-from environments import Counting, Leaving, Signs, Slow, Twice, Wrong, hang, killed, leave, wheel
+from environments import Counting, Leaving, Signs, Slow, Twice, Unmade, Wrong, hang, killed, leave, wheel
 from steepest.agent import Agent
 from steepest.batch import Rollout
 from steepest.normaliser import Normaliser
@@ -23,12 +25,14 @@ from steepest.policies import MlpCategorical
 from steepest.runs import RunFolder
 from steepest.sampling.acting import host_actor
 from steepest.sampling.advantages import batch_from_rollout, gae
+from steepest.sampling.apart import WorldApart
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Groups, Order, make_groups
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Collector, empty, layout
 from steepest.sampling.workers import Workers
 from steepest.spaces import describe
+from steepest.training.engine import EVALUATE, seed_of
 from steepest.training.evaluation import play
 from steepest.worlds import environment_seeds, make_world
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable
@@ -327,6 +331,79 @@ def test_an_evaluation_leaves_out_the_episodes_that_were_lost() -> None:
     assert not len(play(agent, make_world(functools.partial(Stuck, 2), 1), 2, 7, report=found.append)) > 1
     Stuck.resets = 1
     assert not len(play(agent, make_world(functools.partial(Stuck, 2), 1), 2, 7, report=found.append))
+
+
+def apart(env: Callable[..., Any], envs: int, timeout: float = 60.0) -> Iterator[WorldApart]:
+    world = WorldApart(remake(env), make_world(env), envs, timeout)
+    yield world
+    world.close()
+
+
+def test_a_world_apart_is_the_same_world() -> None:
+    here = make_world("CartPole-v1", 3)
+    there = WorldApart(remake("CartPole-v1"), here, 3)
+    with pytest.raises(st.UsageError, match="must be reset"):
+        _ = there.obs
+    for seed in (3, None, 3):
+        np.testing.assert_array_equal(there.reset(seed), here.reset(seed))
+        for _ in range(30):
+            action = np.array([0, 1, 1])
+            for x, y in zip(there.step(action), here.step(action), strict=True):
+                np.testing.assert_array_equal(x, y)
+            np.testing.assert_array_equal(there.obs, here.obs)
+    with pytest.raises(st.UsageError, match=r"actions of shape \(3,\)"):
+        there.step(np.zeros(2))
+    there.close()
+    there.close()
+    lock = threading.Lock()
+    with pytest.raises(st.UsageError, match="the environment cannot be sent"):
+        WorldApart(remake(lambda: Counting(5) if lock else None), here, 3)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(wheel, "raised"), (leave, "died"), (killed, "died"), (hang, "hung")])
+def test_an_evaluation_apart_loses_the_episode_that_broke_and_no_other(answer: Any, kind: str) -> None:
+    observation, action = form(functools.partial(Counting, 5))
+    agent, found = Agent(POLICY, observation, action), list[Fault]()
+    for world in apart(functools.partial(Wrong, 5, SECOND, answer), 3, timeout=2.0):
+        np.testing.assert_array_equal(play(agent, world, 6, 7, report=found.append), [5] * 5)
+        assert [(fault.env, fault.step, fault.kind) for fault in found] == [(1, 3, kind)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(wheel, "environment 1 of 3 raised KeyError: 'wheel'"), (leave, "3 environments, ended with exit code 3 before")],
+)
+def test_an_evaluation_apart_that_bears_nothing_says_what_broke(answer: Any, message: str) -> None:
+    observation, action = form(functools.partial(Counting, 5))
+    for world in apart(functools.partial(Wrong, 5, SECOND, answer), 3):
+        with pytest.raises(st.RunError, match=message):
+            play(Agent(POLICY, observation, action), world, 6, 7)
+
+
+def test_an_evaluation_apart_that_breaks_each_time_ends() -> None:
+    observation, action = form(functools.partial(Counting, 5))
+    agent, found = Agent(POLICY, observation, action), list[Fault]()
+    for world in apart(functools.partial(Leaving, 5), 3):
+        assert not len(play(agent, world, 2, 7, report=found.append))
+    assert 1 < len(found) < 9
+    assert {fault.kind for fault in found} == {"died"}
+    found.clear()
+    for world in apart(functools.partial(Unmade, os.getpid()), 2):
+        assert not len(play(agent, world, 2, 7, report=found.append))
+    assert [fault.step for fault in found] == [-1] * ATTEMPTS
+
+
+def test_an_evaluation_of_a_run_with_workers_bears_a_hang(tmp_path: Path) -> None:
+    first = environment_seeds(seed_of(0, EVALUATE, 1), 2)
+    run = st.train(
+        functools.partial(Wrong, 5, first[1], hang), "trpo", steps=256, seed=0, out=tmp_path / "run", workers=1,
+        envs=2, group=1, rollout=64, timeout=2.0, evaluation={"every": 128, "episodes": 2, "final_episodes": 2},
+    )  # fmt: skip
+    assert run.ended == "all steps done"
+    assert run.evaluation.tolist() == [5, 5]
+    assert [row["evaluation/mean"] for row in run.metrics if "evaluation/mean" in row] == [5, 5]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "faults.jsonl").read_text().splitlines()]
+    assert [(line["during"], line["kind"]) for line in lines] == [("evaluation", "hung")] * 2  # with the same seed
 
 
 # a run

@@ -172,7 +172,9 @@ class Diagnose:
     output: Annotated[Output, tyro.conf.arg(name="")] = Output()
 
     def __call__(self) -> int:
-        if self.run.is_file():
+        from steepest.runs.files import reachable
+
+        if reachable(self.run).is_file():
             return self._replay()
         from steepest.training.diagnose import diagnose
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import safetensors.numpy
 
-from steepest.errors import RunError
+from steepest.errors import RunError, UsageError
 from steepest.runs import strict_json, tensor_file
 from steepest.runs.strict_json import parse_json
 
@@ -38,6 +38,17 @@ class DamagedFileError(RunError):
 def failure(action: str, path: Path | str, error: OSError) -> RunError:
     """The error for an operating system's refusal: 'cannot write runs/a/config.json: No space left on device'."""
     return RunError(f"cannot {action} {path}: {error.strerror or error}")
+
+
+def reachable(path: Path | str) -> Path:
+    """The path, whether or not anything is there. Raises UsageError where the system does not even look: for a name that
+    is too long, or within a folder that is closed to us."""
+    path = Path(path)
+    try:
+        path.exists()
+    except OSError as error:
+        raise UsageError(f"{str(path)!r:.200}: {error.strerror or error}") from error
+    return path
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

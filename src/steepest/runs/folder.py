@@ -23,7 +23,7 @@ import numpy as np
 from steepest.errors import RunError, UsageError
 from steepest.names import nearest
 from steepest.runs import checkpoint, kept
-from steepest.runs.files import DamagedFileError, failure, read_json, write_json
+from steepest.runs.files import DamagedFileError, failure, reachable, read_json, write_json
 from steepest.runs.meta import describe_program
 
 
@@ -128,7 +128,7 @@ class RunFolder:
 
         Raises UsageError if there is none: it names what is missing and the nearest folders that are there.
         """
-        run = cls(Path(path))
+        run = cls(reachable(path))
         if not run.path.exists():
             raise UsageError(f"{path} is not a run folder: it does not exist{_siblings(run.path)}")
         if not run.path.is_dir():

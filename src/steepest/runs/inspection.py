@@ -14,6 +14,7 @@ import numpy as np
 
 from steepest.errors import RunError, UsageError
 from steepest.runs import checkpoint
+from steepest.runs.files import reachable
 from steepest.runs.folder import RunFolder
 
 _LONGEST = 200
@@ -26,7 +27,7 @@ def inspect(path: Path | str) -> dict[str, Any]:
     Returns what JSON can hold. `whole` is False, and `problem` says why, where a file is damaged; of a run folder,
     where none is whole. Raises UsageError if `path` is neither.
     """
-    path = Path(path)
+    path = reachable(path)
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"{path} is neither a checkpoint nor a run folder: it does not exist")

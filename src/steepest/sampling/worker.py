@@ -1,27 +1,19 @@
 """A worker: a process that owns some groups, and writes their part of every rollout into memory that it shares.
 
-    parent → worker   Setup, then a Task for each rollout
-    worker → parent   for each Task: every Fault as it is found, so that none is lost with the process; Done or Failed
-
-It is an interpreter of its own, started afresh: nothing is forked, the user's script is not run again, and JAX is only
-imported where the actor needs it. It ends when its parent does, and leaves SIGINT to it.
+parent → worker   Setup, then a Task for each rollout
+worker → parent   for each Task: every Fault as it is found, so that none is lost with the process; Done or Failed
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
-import signal
-import threading
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from steepest.errors import RunError, UsageError
 from steepest.sampling.actor import Actor
 from steepest.sampling.groups import Groups, Order, make_groups
+from steepest.sampling.serving import serve
 from steepest.sampling.shared_rollouts import map_rollouts
 from steepest.sampling.sign_of_life import map_sign
 from steepest.worlds.faults import Fault
@@ -55,36 +47,12 @@ class Done(NamedTuple):
     kept: bytes | None
 
 
-class Failed(NamedTuple):
-    """error: RunError or UsageError, as it was raised there.  trace: of an error that nobody foresaw, else empty."""
-
-    error: RunError | UsageError
-    trace: str
-
-
 def main(control: int, file: int, sign: int) -> None:
     """Serve until the parent closes the connection.
 
     control, file, sign: the numbers of the connection, of the rollouts' file and of the sign of life's.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    connection = Connection(control)
-    worker = None
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        setup: bytes = connection.recv_bytes()
-        while True:
-            task: Task = pickle.loads(connection.recv_bytes())
-            try:
-                worker = worker or _Worker(pickle.loads(setup), file, sign, connection)
-                reply = worker(task)
-            except (RunError, UsageError) as error:
-                reply = Failed(type(error)(str(error)), "")
-            except Exception as error:
-                reply = Failed(RunError(f"{type(error).__name__}: {error}"), traceback.format_exc())
-            connection.send_bytes(pickle.dumps(reply))
-    if worker is not None:
-        worker.close()
+    serve(control, lambda setup, connection: _Worker(pickle.loads(setup), file, sign, connection))
 
 
 class _Worker:
@@ -110,9 +78,3 @@ class _Worker:
     def close(self) -> None:
         for world in self._worlds.values():
             world.close()
-
-
-def _leave_with_parent() -> None:
-    """Standard input is a pipe that nobody writes into: it ends when the parent does, also in the middle of a step."""
-    os.read(0, 1)
-    os._exit(1)

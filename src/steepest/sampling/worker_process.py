@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: a process, a connection, and a sign of life."""
+"""A process of environments as its parent sees it: the process, a connection, and a sign of life."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _ALONE = {
 """A worker is one of as many as there are cores: it takes one thread, and no accelerator."""
 PATIENCE = 5.0
 """Seconds that a worker has to end by itself."""
+START = 60.0
+"""Seconds that it has at least for its imports, and to make its environments."""
 
 
 class Gone(Exception):
@@ -31,24 +33,22 @@ class Gone(Exception):
 
 
 class WorkerProcess:
-    """setup: what it is sent first.  file: the number of the shared rollouts' file.
+    """module: whose `main` serves there.  setup: what it is sent first.  files: the numbers of those that it shares.
 
     Raises RunError where it cannot be started.
     """
 
-    def __init__(self, setup: bytes, file: int):
+    def __init__(self, module: str, setup: bytes, *files: int):
         sign = Sign.new()
         ours, other = socket.socketpair()
         theirs = beyond_standard(other.detach())
         try:
-            program = (
-                f"import sys; sys.path[:] = {sys.path!r}; from steepest.sampling.worker import main; "
-                f"main({theirs}, {file}, {sign.file})"
-            )
+            numbers = (theirs, *files, sign.file)
+            program = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main{numbers}"
             self._process = subprocess.Popen(
                 [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", program],  # type: ignore[attr-defined]
                 stdin=subprocess.PIPE,
-                pass_fds=(theirs, file, sign.file),
+                pass_fds=numbers,
                 env={**os.environ, **_ALONE},
                 start_new_session=True,  # a terminal's Ctrl-C is for the parent
             )
@@ -89,11 +89,21 @@ class WorkerProcess:
         """Now is a sign of life."""
         self._seen, self._since = self.at, time.monotonic()
 
-    def silent(self) -> float:
-        """Seconds since a sign of life was seen."""
+    def overdue(self, timeout: float) -> float:
+        """Seconds since a sign of life was seen, where that is more than one call of an environment may take; else 0.
+
+        timeout: what it may take; before the first of them START at least."""
         if self._seen != self.at:
             self.look()
-        return time.monotonic() - self._since
+        silent, started = time.monotonic() - self._since, self.at[1] >= 0
+        return silent if silent > (timeout if started else max(timeout, START)) else 0.0
+
+    def where(self) -> str:
+        """Where it was last seen, in words."""
+        env, step = self.at
+        if step < 0:
+            return "before it called an environment"
+        return f"in {f'step {step}' if step else 'the reset'} of environment {env}"
 
     def end(self) -> str:
         """How a process that is gone has ended, as far as that can be known."""

@@ -28,20 +28,21 @@ from steepest.errors import RunError, UsageError
 from steepest.sampling.actor import Actor
 from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import Order, count, share
+from steepest.sampling.serving import Failed
 from steepest.sampling.shared_rollouts import map_rollouts, open_file
-from steepest.sampling.worker import Done, Failed, Setup, Task
+from steepest.sampling.worker import Done, Setup, Task
 from steepest.sampling.worker_process import PATIENCE, Gone, WorkerProcess
 from steepest.worlds.faults import ATTEMPTS, Fault
 from steepest.worlds.world import World
 
-START = 60.0
+MODULE = "steepest.sampling.worker"
 
 
 class Workers:
     """workers: how many, at most one for each group.  make: (environments) ↦ a new world; it is sent by cloudpickle.
     size, envs: as of `Groups`.  layout: of a rollout's arrays.  faults: counts them; by default none is borne with.
-    timeout: seconds that one call of an environment may take; a worker may take at least START for its imports and to
-    make its environments.  keep: as of `Groups`.
+    timeout: seconds that one call of an environment may take, beginning after a minute at least for imports and making.
+    keep: as of `Groups`.
 
     The processes start at once and make their worlds with the first order; `act_with` must come before that.
 
@@ -74,7 +75,7 @@ class Workers:
         try:
             self._rollouts = map_rollouts(self._file, layout)
             for setup in self._setups:
-                self._processes.append(WorkerProcess(setup, self._file))
+                self._processes.append(WorkerProcess(MODULE, setup, self._file))
         except RunError:
             self.close()
             raise
@@ -112,14 +113,13 @@ class Workers:
             for number, connection in zip(pending, connections, strict=True):
                 if connection in ready:
                     self._hear(number, replies)
-                elif (silent := self._processes[number].silent()) > self._allowed(number):
+                elif silent := self._processes[number].overdue(self._timeout):
                     self._replace(number, "hung", f"gave no sign of life for {silent:.1f} s")
         charged = False
         for number in range(len(self._processes)):
             reply = replies[number]
             if isinstance(reply, Failed):
-                said = f"{self._name(number)} {reply.error}\n\n{reply.trace}" if reply.trace else str(reply.error)
-                raise type(reply.error)(said)
+                raise reply.again(self._name(number))
             charged |= reply.charged
         self._kept = [reply.kept for _, reply in sorted(replies.items()) if isinstance(reply, Done)]
         return self._rollouts[self._half], charged
@@ -172,31 +172,21 @@ class Workers:
         for message in process.kill():
             if isinstance(message, Fault):
                 self.faults(message)
-        fault = Fault(env, step, kind, f"{self._name(number)} {what} {_where(env, step)}")
+        fault = Fault(env, step, kind, f"{self._name(number)} {what} {process.where()}")
         self.faults(fault)
         self._in_vain[number] += 1
         if self._in_vain[number] >= ATTEMPTS:
             raise RunError(f"{fault.message}; so it went {ATTEMPTS} times in a row")
         entropy = (*self._order.entropy, number, self._in_vain[number])
         seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
-        self._processes[number], self._known[number] = WorkerProcess(self._setups[number], self._file), False
+        self._processes[number], self._known[number] = WorkerProcess(MODULE, self._setups[number], self._file), False
         self._give(number, self._order._replace(seed=int(seed), lost=True, kept=None))
-
-    def _allowed(self, number: int) -> float:
-        started = self._processes[number].at[1] >= 0
-        return self._timeout if started else max(self._timeout, START)
 
     def _name(self, number: int) -> str:
         groups = self._shares[number]
         last = min(groups.stop * self._size, self._envs) - 1
         where = f"environments {groups.start * self._size} to {last} of {self._envs}"
         return f"worker {number} of {len(self._shares)}, with {where},"
-
-
-def _where(env: int, step: int) -> str:
-    if step < 0:
-        return "before it called an environment"
-    return f"in {f'step {step}' if step else 'the reset'} of environment {env}"
 
 
 def possible() -> bool:

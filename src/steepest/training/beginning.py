@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from steepest.algorithms import Algorithm
+from steepest.sampling.apart import WorldApart
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.workers import Workers
 from steepest.spaces import describe
@@ -30,6 +31,7 @@ from steepest.training.native_engine import NativeEngine
 from steepest.training.persistence import Progress, Snapshot
 from steepest.worlds import is_made, make_up_to
 from steepest.worlds.functional.world import FunctionalWorld
+from steepest.worlds.remaking import remake
 from steepest.worlds.world import World
 
 _POLICY, _CRITIC, _COST_CRITIC = 100, 101, 103
@@ -99,15 +101,19 @@ def is_native(config: TrainConfig, world: World) -> bool:
 
 
 def evaluation_world(stack: ExitStack, config: TrainConfig, env: Any, world: World) -> World:
-    """Where the run is evaluated: in worlds of its own, unless there is only the one that it was given."""
+    """Where the run is evaluated: in worlds of its own, unless there is only the one that it was given; with workers in
+    a process of their own, where a hang is no more than in theirs."""
     envs = min(config.evaluation.episodes, 10)
     if isinstance(world, FunctionalWorld):
         return world.with_envs(envs)
     if is_made(env):
         return world
-    world = make_up_to(env, envs)
-    stack.callback(world.close)
-    return world
+    if config.sampling.workers:
+        evaluation: World = WorldApart(remake(env), world, envs, config.sampling.timeout)
+    else:
+        evaluation = make_up_to(env, envs)
+    stack.callback(evaluation.close)
+    return evaluation
 
 
 def name_of(env: Any) -> str:

@@ -25,7 +25,7 @@ from steepest.spaces import Masked, brief, describe, fits, is_squashed
 from steepest.training.checks import check_seed
 from steepest.training.native_evaluation import play_functional
 from steepest.worlds import Adapted, is_made, make_up_to, make_world
-from steepest.worlds.faults import Irreparable, Report
+from steepest.worlds.faults import Fault, Irreparable, Report
 from steepest.worlds.functional.world import FunctionalWorld
 from steepest.worlds.world import World
 
@@ -73,7 +73,8 @@ def play(
     """`evaluate` in a world that is there already; it is reset, and left in the middle of episodes.
 
     stop: asked at every step; once it is true the episodes that have ended are returned, fewer than asked for.
-    report: takes the faults of environments, whose episodes are left out. None: the first one raises RunError.
+    report: takes the faults of environments, whose episodes are left out; those that another's fault ended are played
+        again. None: the first one raises RunError.
     """
     check_seed(seed)
     _fits(agent, world)
@@ -83,10 +84,17 @@ def play(
         return play_functional(agent, world, quota, seed, deterministic, stop)
     finished: list[list[float]] = [[] for _ in quota]
     act, forget = _acting(agent, world.envs, seed, deterministic)
+    guilty: set[int] = set()
+
+    def note(fault: Fault) -> None:
+        guilty.add(fault.env)
+        assert report is not None
+        report(fault)
+
     if report is not None:
-        bear_faults(world, report)
+        bear_faults(world, note)
     with contextlib.suppress(Irreparable):  # the episodes that have ended are what there is
-        _play_on_the_host(act, forget, world, quota, finished, seed, stop)
+        _play_on_the_host(act, forget, world, quota, finished, seed, stop, guilty)
     return np.array([value for done in finished for value in done])
 
 
@@ -127,16 +135,22 @@ def _play_on_the_host(
     finished: list[list[float]],
     seed: int,
     stop: Callable[[], bool],
+    guilty: set[int],
 ) -> None:
-    """Append the returns of each environment until it has its number, from which those lost to faults are taken."""
-    step, running = 0, np.zeros(world.envs)
+    """Append the returns of each environment until it has its number, from which those lost to faults are taken.
+
+    guilty: gets the environments that commit faults. Once those have ended more episodes of others than were asked for,
+    the ones that have ended are what there is."""
+    step, running, patience = 0, np.zeros(world.envs), int(quota.sum())
     world.reset(seed)
-    while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and not stop():
+    while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and patience >= 0 and not stop():
+        guilty.clear()
         transition = world.step(act(world.obs, step))
         running += np.where(transition.valid, transition.reward, 0.0)
         for b in np.flatnonzero(transition.terminated | transition.truncated):
             if not transition.valid[b]:
-                quota[b] -= 1
+                quota[b] -= int(b) in guilty
+                patience -= int(b) not in guilty
             elif len(finished[b]) < quota[b]:
                 finished[b].append(float(running[b]))
             running[b] = 0.0

@@ -24,6 +24,7 @@ from steepest.policies.specification import PolicySpec
 from steepest.runs import RunFolder
 from steepest.runs import checkpoint as checkpoint_file
 from steepest.runs.checkpoint import flatten, restore
+from steepest.runs.files import reachable
 from steepest.runs.meta import versions
 from steepest.sampling.cost_meter import CostMeter
 from steepest.sampling.reward_scale import RewardScale
@@ -136,7 +137,7 @@ def load(path: str | Path, *, policy: Any = None, checkpoint: str = "last") -> A
 
 def read(path: str | Path, checkpoint: str = "last") -> tuple[Arrays, dict[str, Any]]:
     """(arrays, info) of a run folder's checkpoint, or of a checkpoint file. Raises as `load`."""
-    if not Path(path).is_file():
+    if not reachable(path).is_file():
         arrays, info = RunFolder.open(path).load_checkpoint(checkpoint)
     elif checkpoint == "last":
         arrays, info = checkpoint_file.load(Path(path).resolve())
