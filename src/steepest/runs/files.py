@@ -41,8 +41,8 @@ def failure(action: str, path: Path | str, error: OSError) -> RunError:
 
 
 def reachable(path: Path | str) -> Path:
-    """The path, whether or not anything is there. Raises UsageError where the system does not even look: for a name that
-    is too long, or within a folder that is closed to us."""
+    """The path, whether or not anything is there. Raises UsageError where the system does not even look: for a name too
+    long, or in a folder that is closed to us."""
     path = Path(path)
     try:
         path.exists()
