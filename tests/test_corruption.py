@@ -83,18 +83,22 @@ def test_no_damage_is_loaded_in_silence(run: RunFolder, name: str, tmp_path: Pat
 
 def test_from_every_damaged_last_the_run_falls_back(run: RunFolder) -> None:
     last = run.checkpoint_path("last")
-    before, _ = run.load_checkpoint("steps-000000000200")
+    whole, before, fallen = run.load_checkpoint("last"), run.load_checkpoint("steps-000000000200")[0], 0
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for count, data in enumerate(damages(last.read_bytes(), 2), start=1):
+        for data in damages(last.read_bytes(), 2):
             last.write_bytes(data)  # and the file under its steps, which is the same
             found = run.load_last()
+            if found.info == whole[1]:  # an upper-case digit of an escape, say
+                assert_same_bits(found.arrays, whole[0])
+                continue
+            fallen += 1
             assert found.info["progress"]["steps"] == 200
             assert_same_bits(found.arrays, before)
-            assert len(said) == count
+            assert len(said) == fallen
             message = str(said[-1].message)
             assert all(p in message for p in (str(last), str(run.checkpoint_path("steps-000000000200"))))
-    assert len(said) == CUTS + FLIPS
+    assert len(said) == fallen >= 0.99 * (CUTS + FLIPS)
 
 
 def test_a_run_of_format_1_goes_on_from_the_checkpoint_before(old: Path) -> None:

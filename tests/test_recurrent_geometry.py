@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -16,11 +16,13 @@ from jax.flatten_util import ravel_pytree
 import steepest as st
 from recurrent_problems import KINDS, MASKED, problem, step_by_step
 from steepest import parameters
-from steepest.chunks import each
+from steepest.chunks import divided, each
 from steepest.errors import UsageError
 from steepest.geometry import (
+    Moment,
     Preconditioned,
     Subsampled,
+    begun,
     diagonal,
     empirical_fisher,
     expected_advantage,
@@ -32,6 +34,8 @@ from steepest.geometry import (
 )
 from steepest.policies.masked import with_mask
 from steepest.sequences import Sequences, advance, along
+
+SOME = [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 
 
 class Dense:
@@ -101,7 +105,7 @@ def everything(policy: Any, batch: Any) -> Any:
     return local.distribution, gradient, [matrix(metric) for metric in (fisher, empirical_fisher, trajectory)]
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
+@pytest.mark.parametrize("kind", SOME)
 def test_products_through_time_are_those_of_the_dense_matrices(kind: str) -> None:
     with jax.enable_x64(True):
         policy, batch = problem(kind)
@@ -206,15 +210,60 @@ def test_what_needs_rows_that_stand_alone_is_refused() -> None:
     flat = batch._replace(obs=batch.obs.obs.reshape(-1, 2))
     for algorithm, given, message in (
         (st.npg(metric=kronecker), batch, "memory"),
-        (st.npg(metric=Subsampled(fisher, 0.5)), batch, "subsample"),
         (st.npg(metric=Preconditioned(fisher, diagonal)), batch, "preconditioner"),
-        (dataclasses.replace(st.npg(), chunk=8), batch, "chunk"),
         (st.npg(), flat, "sequences"),
     ):
         with pytest.raises(UsageError, match=message):
             algorithm.update(policy, algorithm.init(policy), given)
     with pytest.raises(UsageError, match="has no memory"):
         each(lambda obs: obs, batch.obs)
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_a_subsample_is_the_fisher_matrix_of_whole_sequences(kind: str) -> None:
+    with jax.enable_x64(True):
+        policy, batch = problem(kind)
+        local = linearise(policy, batch.obs)
+        moment = Moment(local, batch, jax.random.key(2), jnp.zeros((), jnp.int32))
+        part, _ = begun(Subsampled(fisher, 0.5), (), moment)
+        (steps, envs), drawn = batch.obs.fresh.shape, part.drawn.tolist()
+        assert len(drawn) == math.ceil(envs / 2) < envs
+        of_drawn = [t * envs + b for t in range(steps) for b in drawn]
+        rows = dense_of(kind).rows()[of_drawn].reshape(-1, dense_of(kind).flat.size)
+        expected = rows.T @ rows / np.asarray(batch.weight)[of_drawn].sum()
+        found = product(part.operator(local, batch), local.params)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.parametrize("size", [1, 7])
+def test_sequences_in_chunks_are_the_same_map_with_the_same_derivatives(kind: str, size: int) -> None:
+    with jax.enable_x64(True):
+        policy, batch = problem(kind)
+        whole, parts = linearise(policy, batch.obs), linearise(policy, batch.obs, size)
+        assert divided(batch.obs, size)
+        generator = np.random.default_rng(0)
+        change = jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape)), whole.params)
+        back = jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape)), whole.push(change))
+        for x, y in (
+            (whole.distribution, parts.distribution),
+            (whole.push(change), parts.push(change)),
+            (whole.pull(back), parts.pull(back)),
+        ):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), x, y)
+
+
+def test_a_chunk_has_as_many_whole_sequences_as_fit_and_divide_their_number() -> None:
+    with jax.enable_x64(True):
+        policy, batch = problem("gru-categorical")
+        six = batch.obs.of(jnp.array([1, 0, 0, 1, 1, 0]))
+        for size, together in ((1, 1), (8, 2), (11, 2), (12, 3), (20, 3)):  # of 4 steps each
+            assert divided(six, size)
+            text = str(jax.make_jaxpr(lambda size=size: each(policy, six, size))())
+            assert f"f64[{6 // together},4,{together},2]" in text
+            for x, y in zip(jax.tree.leaves(each(policy, six, size)), jax.tree.leaves(each(policy, six)), strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-13)
+        assert not divided(six, 24)
 
 
 def test_sequences_of_some_environments() -> None:

@@ -32,14 +32,14 @@ def test_it_is_the_metric_of_the_rows_that_were_drawn(metric: Any) -> None:
     local, batch, moment = at()
     part, carried = begun(Subsampled(metric, 0.25), (), moment)
     assert carried == ()
-    assert len(part.rows) == len(set(part.rows.tolist())) == 12
+    assert len(part.drawn) == len(set(part.drawn.tolist())) == 12
     operator = part.operator(local, batch)
     expected = 0.0
-    for n in part.rows:
+    for n in part.drawn:
         one = jnp.asarray([n])
         alone = jax.tree.map(lambda x, one=one: x[one], batch)._replace(weight=jnp.ones(1))
         expected += batch.weight[n] * metric.operator(local.subset(one), alone).matrix(local.params)
-    expected /= batch.weight[part.rows].sum()
+    expected /= batch.weight[part.drawn].sum()
     np.testing.assert_allclose(operator.matrix(local.params), expected, rtol=1e-10, atol=1e-13)
 
 
@@ -67,7 +67,7 @@ def test_pitfall_7_the_rows_are_drawn_once_an_update() -> None:
     residual = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), operator(x), rhs)
     assert max(jax.tree.leaves(residual)) < 1e-9
     other, _ = begun(Subsampled(fisher, 0.5), (), moment._replace(key=jax.random.key(9)))
-    assert set(other.rows.tolist()) != set(part.rows.tolist())
+    assert set(other.drawn.tolist()) != set(part.drawn.tolist())
 
 
 def test_pitfall_8_the_gradient_and_the_line_search_see_every_row() -> None:

@@ -72,6 +72,26 @@ class Sequences(NamedTuple):
         )
 
 
+def units(obs: Any) -> int:
+    """Of how many parts that know nothing of each other observations are: N rows, or B sequences."""
+    return obs.fresh.shape[1] if isinstance(obs, Sequences) else jax.tree.leaves(obs)[0].shape[0]
+
+
+def part(obs: Any, which: Any) -> Any:
+    """Those of `units`, by number: rows, or whole sequences."""
+    if isinstance(obs, Sequences):
+        return obs.of(which)
+    return jax.tree.map(lambda x: jnp.asarray(x)[which], obs)
+
+
+def rows_of_part(obs: Any, which: Any) -> Array:
+    """The numbers of the rows that `part` takes, in its order."""
+    if not isinstance(obs, Sequences):
+        return jnp.asarray(which)
+    steps, envs = obs.fresh.shape
+    return (jnp.arange(steps)[:, None] * envs + jnp.asarray(which)).reshape(-1)
+
+
 def is_recurrent(model: Any) -> bool:
     """Whether it remembers."""
     return _has(model, "initial", "step")

@@ -22,7 +22,7 @@ from steepest.distributions import Distribution, Policy
 from steepest.errors import UsageError
 from steepest.layers import is_narrow
 from steepest.parameters import merge, split
-from steepest.sequences import Sequences
+from steepest.sequences import Sequences, part
 from steepest.taps import Listener, Tap, listening
 
 
@@ -49,11 +49,9 @@ class Local:
         """θ' ↦ distributions at the N states."""
         return chunks.each(merge(theta, self.rest), self.obs, self.chunk)
 
-    def subset(self, rows: Any) -> Local:
-        """The same policy linearised over obs[rows]. Raises UsageError for one with memory."""
-        if isinstance(self.obs, Sequences):
-            raise UsageError("rows of a policy with memory depend on those before them: leave subsample at 1")
-        return _linearise(self.params, self.rest, jax.tree.map(lambda x: jnp.asarray(x)[rows], self.obs), self.chunk)
+    def subset(self, which: Any) -> Local:
+        """The same policy linearised over some rows, or for one with memory over some sequences, whole ones."""
+        return _linearise(self.params, self.rest, part(self.obs, which), self.chunk)
 
     def taps(self) -> Tapped:
         """The layers of the policy, with their inputs at the N states. Raises UsageError for one with memory."""

@@ -23,6 +23,7 @@ from steepest.geometry.metrics import Metric, fisher
 from steepest.geometry.moment import Moment, begun, initial
 from steepest.geometry.objectives import Gradient
 from steepest.linear import Measured, Operator
+from steepest.sequences import part, rows_of_part, units
 from steepest.shuffle import permutation
 
 _PURPOSE = 1  # folded into the update's key
@@ -32,7 +33,9 @@ _PURPOSE = 1  # folded into the update's key
 class Subsampled:
     """`metric` on a random fraction of the rows, without replacement; steps are measured by F on all of them.
 
-    metric: of any kind.  fraction: in (0, 1]; at least one row is drawn.  rows: which, within an update; not to be set.
+    Of a policy with memory, whose rows depend on those before them, whole sequences are drawn instead of rows.
+
+    metric: of any kind.  fraction: in (0, 1]; one at least is drawn.  drawn: which, within an update; not to be set.
 
     There is no dual: a gradient of all rows is no combination of those of a few. Raises UsageError for a fraction that
     is not in (0, 1], and in an update for a number of rows that is fewer than 1.
@@ -40,7 +43,7 @@ class Subsampled:
 
     metric: Metric = fisher
     fraction: float = 0.1
-    rows: Any = None
+    drawn: Any = None
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -52,25 +55,27 @@ class Subsampled:
 
     def begin(self, carried: Any, moment: Moment) -> tuple[Subsampled, Any]:
         """Draw the rows of this update."""
-        count = len(moment.batch.weight)
+        count = units(moment.local.obs)
         order = permutation(jax.random.fold_in(moment.key, _PURPOSE), count)
-        rows = order[: math.ceil(self.fraction * count)]
-        part = moment._replace(local=moment.local.subset(rows), batch=_only(moment.batch, rows))
-        metric, carried = begun(self.metric, carried, part)
-        return replace(self, metric=metric, rows=rows), carried
+        drawn = order[: math.ceil(self.fraction * count)]
+        seen = moment._replace(local=moment.local.subset(drawn), batch=_only(moment.batch, drawn))
+        metric, carried = begun(self.metric, carried, seen)
+        return replace(self, metric=metric, drawn=drawn), carried
 
     def operator(self, local: Local, batch: Batch) -> Operator:
-        if self.rows is None:
+        if self.drawn is None:
             raise UsageError("Subsampled draws its rows when an update begins: call begin first")
-        part = self.metric.operator(local.subset(self.rows), _only(batch, self.rows))
-        return Measured(part, fisher.operator(local, batch))
+        products = self.metric.operator(local.subset(self.drawn), _only(batch, self.drawn))
+        return Measured(products, fisher.operator(local, batch))
 
     def dual(self, local: Local, batch: Batch, gradient: Gradient) -> Array | None:
         return None
 
 
-def _only(batch: Batch, rows: Array) -> Batch:
-    """The batch of these rows, its weights summing to 1 again; all 0 where every row is masked."""
-    part = jax.tree.map(lambda x: jnp.asarray(x)[rows] if jnp.ndim(x) else x, batch)  # a scalar is of the whole batch
-    total = jnp.sum(part.weight)
-    return part._replace(weight=part.weight / jnp.where(total > 0, total, 1.0))
+def _only(batch: Batch, drawn: Array) -> Batch:
+    """The batch of what was drawn, its weights summing to 1 again; all 0 where every row is masked."""
+    rows, rest = rows_of_part(batch.obs, drawn), batch._replace(obs=None)
+    some = jax.tree.map(lambda x: jnp.asarray(x)[rows] if jnp.ndim(x) else x, rest)  # a scalar is of the whole batch
+    total = jnp.sum(some.weight)
+    weight = some.weight / jnp.where(total > 0, total, 1.0)
+    return some._replace(obs=part(batch.obs, drawn), weight=weight)

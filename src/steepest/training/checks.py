@@ -89,8 +89,6 @@ def check_memory(config: TrainConfig) -> None:
     update = config.update
     refused: dict[str, tuple[bool, str]] = {
         "scheme=vine": (config.sampling.scheme == "vine", "scheme at single-path"),
-        "subsample": (update.subsample is not None and update.subsample < 1, "subsample at 1"),
-        "chunk": (update.chunk is not None, "chunk out"),
         "metric=kronecker": (update.metric == "kronecker", "metric at fisher"),
         "solver=kronecker": (update.solver == "kronecker", "solver at auto"),
         "acktr": (config.algorithm == "acktr", "the Kronecker metric to policies without memory: trpo or npg"),
