@@ -100,6 +100,10 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "LunarLander-v3": (
         "",
         "--damping .001",
+        "--damping .01",
+        "--damping .01 --envs 2 --rollout 512",
+        "--envs 2 --rollout 512",
+        "--damping .01 --envs 2 --rollout 1024",
         f"{SCALED} --damping .001",
         "--envs 16 --gamma .999",
         "--scale-rewards True",
