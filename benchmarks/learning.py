@@ -4,6 +4,7 @@
     python benchmarks/learning.py hopper-fresh      # trpo on seeds that no default was chosen by
     python benchmarks/learning.py hopper-pg-grid    # which δ is pg's best
     python benchmarks/learning.py exact-resume --apart   # what it costs to begin all episodes afresh at checkpoints
+    python benchmarks/learning.py minatar --apart   # Breakout of gymnax's MinAtar, ten million frames, hours
     python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
 
 A row is added to benchmarks/results/<name>.csv as a run ends, and a run whose row is there is not done again: what was
@@ -97,6 +98,13 @@ STUDIES = {
         200_000,
         {"as it is": [], "--exact-resume": ["--exact-resume"]},
         tuple(range(40, 50)),
+    ),
+    "minatar": Study(
+        "gymnax:Breakout-MinAtar",
+        10_000_000,
+        {"trpo": "--envs 64 --rollout 128 --delta .03 --damping .01 --entropy .01 --subsample .1".split()},
+        (0, 1, 2),
+        "minatar.png",
     ),
     "halfcheetah": Study("HalfCheetah-v5", 300_000, {"trpo": ["--algorithm", "trpo"]}, (0, 1, 2)),
 }
