@@ -102,7 +102,12 @@ STUDIES = {
     "minatar": Study(
         "gymnax:Breakout-MinAtar",
         10_000_000,
-        {"trpo": "--envs 64 --rollout 128 --delta .03 --damping .01 --entropy .01 --subsample .1".split()},
+        {
+            "trpo": [
+                *("--envs", "64", "--rollout", "128", "--delta", ".03", "--damping", ".01"),
+                *("--entropy", ".01", "--subsample", ".1"),
+            ]
+        },
         (0, 1, 2),
         "minatar.png",
     ),
