@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 
 
 class Parallel:
@@ -100,3 +100,83 @@ class Signals(Parallel):
         well = float(all(action == right[agent] for agent, action in actions.items()))
         self.signal = int(self.random.integers(2))
         return dict.fromkeys(actions, well)
+
+
+class Gated(Parallel):
+    """Each agent sees a number of four and is paid 1 for saying it. The next one is forbidden; what was forbidden and
+    done all the same is counted. Whoever says always what it sees has 2 and 4."""
+
+    lives: ClassVar = {"brief": (2, True), "long": (4, False)}
+    spaces = (Box(0.0, 1.0, (4,), np.float32), Discrete(4))
+    taken: ClassVar = [0, 0]
+    shown = True
+
+    def begin(self) -> None:
+        self.number = {agent: int(self.random.integers(4)) for agent in self.lives}
+
+    def seen(self, agent: str) -> Any:
+        return np.eye(4, dtype=np.float32)[self.number[agent]]
+
+    def mask(self, agent: str) -> np.ndarray:
+        return (np.arange(4) != (self.number[agent] + 1) % 4).astype(np.int8)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        obs, _ = super().reset(seed)
+        return obs, {agent: {"action_mask": self.mask(agent)} for agent in obs}
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        obs, *rest, _ = super().step(actions)
+        return obs, *rest, {agent: {"action_mask": self.mask(agent)} for agent in obs}
+
+    def paid(self, actions: dict[str, Any]) -> dict[str, Any]:
+        pay = {}
+        for agent, action in actions.items():
+            self.taken[0] += 1
+            self.taken[1] += not self.mask(agent)[action]
+            pay[agent] = float(action == self.number[agent])
+            self.number[agent] = int(self.random.integers(4))
+        return pay
+
+
+class Shown(Gated):
+    """The same, as PettingZoo has it: the mask is in the observation."""
+
+    def observation_space(self, agent: str) -> Any:
+        return Dict(observation=self.spaces[0], action_mask=Box(0, 1, (4,), np.int8))
+
+    def seen(self, agent: str) -> Any:
+        return {"observation": super().seen(agent), "action_mask": self.mask(agent)}
+
+
+class Moody(Noisy):
+    """`Noisy` that breaks now and then, in one of `WAYS`, and writes it down first in the file `log`."""
+
+    WAYS = ("raises", "nan", "reward", "gone", "reset")
+
+    def __init__(self, log: str, chance: float = 0.1):
+        super().__init__()
+        self.log, self.chance = log, chance
+
+    def broken(self, way: str) -> bool:
+        found = self.random.random() < self.chance / len(self.WAYS)
+        if found:
+            with open(self.log, "a") as file:
+                file.write(way + "\n")
+        return found
+
+    def begin(self) -> None:
+        if self.broken("reset"):
+            raise OSError("no display")
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        obs, pay, ends, cuts, infos = super().step(actions)
+        last = next(reversed(actions))
+        if self.broken("raises"):
+            raise KeyError("wheel")
+        if self.broken("nan"):
+            obs[last] = obs[last] * np.nan
+        elif self.broken("reward"):
+            pay[last] = None
+        elif self.agents and self.broken("gone"):
+            self.agents = []
+        return obs, pay, ends, cuts, infos

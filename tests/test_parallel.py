@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,10 +13,10 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Discrete
 
 import steepest as st
-from parallel_environments import Noisy, Parallel, Signals
+from parallel_environments import Gated, Moody, Noisy, Parallel, Shown, Signals
 from steepest.cli import main
 from steepest.errors import RunError, UsageError
 from steepest.sampling.advantages import batch_from_rollout, gae
@@ -24,7 +26,9 @@ from steepest.sequences import fresh_rows
 from steepest.training.beginning import evaluation_world
 from steepest.training.config import TrainConfig
 from steepest.training.hosting import place
-from steepest.worlds import Adapted, make_up_to, make_world
+from steepest.worlds import Adapted, environment_seeds, make_up_to, make_world
+from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable
+from steepest.worlds.masks import offers_masks
 
 TERMINATED, CUT, GHOST, GOES_ON = "terminated", "truncated", "ghost", "goes on"
 
@@ -160,6 +164,106 @@ def test_one_policy_for_all_finds_the_optimum_of_each(tmp_path: Path):
     assert st.evaluate(run.agent, Signals(), episodes=4).mean() == 3.0
 
 
+# masks
+
+
+@pytest.mark.parametrize("env", [Gated, pytest.param(Shown, marks=pytest.mark.slow)])
+def test_agents_never_do_what_is_forbidden_and_find_the_best(env: Any, tmp_path: Path):
+    env.taken[:] = [0, 0]
+    settings = {"evaluation": {"every": 10_000}, "workers": 0, "mask": "auto"}
+    run = st.train(env, "npg", steps=6_000, seed=0, out=tmp_path / "run", **settings)
+    returns = st.evaluate(st.load(run.path), env, episodes=12, seed=1)
+    assert sorted(returns.tolist()) == [2.0] * 6 + [4.0] * 6
+    assert env.taken[0] > 6000
+    assert env.taken[1] == 0
+
+
+def test_a_mask_in_the_observation_leaves_it_and_one_that_is_missing_is_a_fault():
+    world: Any = make_world(Adapted(Shown, masks=True), 2)
+    np.testing.assert_array_equal(world.reset(0)[:, :4].sum(1), [1, 1])
+    number = world.obs[:, :4].argmax(1)
+    np.testing.assert_array_equal(world.obs[:, 4:], np.arange(4) != (number[:, None] + 1) % 4)
+    other: Any = make_world(Adapted(Gated, masks=True), 2)
+    np.testing.assert_array_equal(other.reset(0), world.reset(0))
+    for _ in range(9):
+        action = world.obs[:, :4].argmax(1)
+        for x, y in zip(world.step(action), other.step(action), strict=True):
+            np.testing.assert_array_equal(x, y)
+    silent: Any = make_world(Adapted(type("Silent", (Parallel,), {}), masks=True), 2)
+    with pytest.raises(RunError, match="said nothing of what agent 'brief' may do"):
+        silent.reset(0)
+    assert not offers_masks(make_world(Parallel))
+    assert offers_masks(make_world(Gated))
+    assert offers_masks(make_world(Shown))
+
+
+# faults and workers
+
+
+def test_a_fault_of_an_environment_is_one_of_all_of_its_agents_who_are_there():
+    class Once(Parallel):
+        def step(self, actions: Any) -> Any:
+            if self.first and self.time == 1:
+                raise KeyError("wheel")
+            return super().step(actions)
+
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            self.first = seed == environment_seeds(0, 2)[0]
+            return super().reset(seed, options)
+
+    found: list[Fault] = []
+    world: Any = make_world(Once, 4)
+    world.bear(found.append)
+    world.reset(0)
+    rollout, episodes = collect(world, act, 6)
+    assert [(fault.env, fault.step, fault.kind) for fault in found] == [(0, 2, "raised")]
+    assert "environment 0 of 2 raised KeyError: 'wheel' (at step 2)" in found[0].message
+    right, _ = collect(begun(rows=2), act, 6)
+    np.testing.assert_array_equal(rollout.obs[:, 2:], right.obs)  # the other one
+    np.testing.assert_array_equal(rollout.obs[2:, :2], right.obs[:4])  # and what began again
+    np.testing.assert_array_equal(rollout.valid[:, :2].T, [[1, 0, 1, 0, 0, 1], [1, 0, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(rollout.truncated[:, :2].T, [[0] * 6, [0, 1, 0, 0, 1, 0]])
+    assert not rollout.reward[1, :2].any()
+    np.testing.assert_array_equal(rollout.next_obs[1, :2], rollout.obs[1, :2])
+    assert [e.ret for e in episodes if e.env == 1] == [60]
+
+
+def test_an_environment_that_cannot_begin_again_ends_the_run():
+    class Stuck(Parallel):
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            raise OSError("no display")
+
+    found: list[Fault] = []
+    world: Any = make_world(Stuck, 4)
+    world.bear(found.append)
+    with pytest.raises(Irreparable, match=rf"OSError: no display, when it was made again .*{ATTEMPTS} times in a row"):
+        world.reset(0)
+    assert len(found) == ATTEMPTS + 1
+    made: Any = make_world(Stuck())
+    made.bear(found.append)
+    with pytest.raises(RunError, match="environment 0 of 1 raised OSError"):
+        made.reset(0)  # there is no other
+
+
+def test_workers_and_faults_change_nothing_but_what_broke(tmp_path: Path):
+    runs = {}
+    for workers in (0, 2):
+        log = tmp_path / f"log-{workers}"
+        log.touch()
+        runs[workers] = st.train(
+            functools.partial(Moody, str(log)), "npg", steps=1200, seed=3, out=tmp_path / str(workers), envs=12,
+            group=6, rollout=32, workers=workers, faults=10**6, critic={"minibatch": 96, "epochs": 1},
+            evaluation={"every": 600, "episodes": 6, "final_episodes": 6},
+        )  # fmt: skip
+        assert runs[workers].faults == len(log.read_text().split()) > 20
+    here, there = runs[0], runs[2]
+    for x, y in zip(here.metrics, there.metrics, strict=True):
+        assert repr({k: v for k, v in x.items() if k[:5] != "time/"}) == repr({k: y[k] for k in x if k[:5] != "time/"})
+    np.testing.assert_array_equal(here.evaluation, there.evaluation)
+    lines = [json.loads(line) for line in (there.path / "faults.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"raised", "observation", "reward", "answer"}
+
+
 # names, numbers, errors
 
 
@@ -183,7 +287,7 @@ def test_numbers_of_rows():
 def test_the_number_of_environments_is_whole_by_rule():
     with ExitStack() as stack:
         config, world, workers = place(stack, TrainConfig("noisy"), Noisy)
-        assert config.sampling.envs == config.sampling.group == world.envs == 9  # of eight, with three agents each
+        assert config.sampling.envs == config.sampling.group == 9  # of eight, with three agents each
         assert workers is None
         assert evaluation_world(stack, config, Noisy, world).envs == 9  # of ten
 
@@ -191,10 +295,14 @@ def test_the_number_of_environments_is_whole_by_rule():
 def test_what_such_a_world_has_not_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="multiple of 3, got 8; take 6 or 9"):
         st.train(Noisy, steps=10, envs=8, out=tmp_path / "a")
-    with pytest.raises(UsageError, match="workers=2: the backend 'pettingzoo' steps all of its environments together"):
+    with pytest.raises(UsageError, match="group=8: a group has whole environments, of 3 agents each"):
+        st.train(Noisy, steps=10, group=8, out=tmp_path / "b")
+    with pytest.raises(UsageError, match="workers must be at most 1"):
         st.train(Noisy, steps=10, workers=2, out=tmp_path / "b")
-    with pytest.raises(UsageError, match="Noisy: a world of several agents takes no action masks yet"):
+    with pytest.raises(UsageError, match="says of no action whether it is allowed"):
         st.train(Noisy, steps=10, mask=True, out=tmp_path / "c")
+    with pytest.raises(UsageError, match="hold an action_mask, which a policy without masks would not heed"):
+        st.train(Shown, steps=10, out=tmp_path / "d")
     assert not list(tmp_path.iterdir())
 
 
@@ -221,10 +329,9 @@ def differing(role: int, *spaces: Any) -> Callable[[], Any]:
             r"action spaces.*'two', 'three' have Discrete\(3\) and others$",
         ),
         (differing(0, *[gymnasium.spaces.Text(4)] * 3), r"Differing: the observation space Text.* is not supported"),
-        (differing(0, *[Dict(observation=Box(0, 1, (2,)), action_mask=MultiBinary(3))] * 3), "takes no masks yet"),
         (type("Nobody", (Parallel,), {"lives": {}}), "Nobody has no possible_agents"),
         (type("Turns", (Parallel,), {"agent_iter": None}), "aec_to_parallel"),
-        (Adapted(Parallel, masks=True), "no action masks"),
+        (Adapted(type("Free", (Parallel,), {"spaces": (Parallel.spaces[0], Box(0, 1))}), masks=True), "a mask is for"),
     ],
 )
 def test_what_no_policy_can_share_is_refused(env: Any, says: str):

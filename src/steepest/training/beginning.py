@@ -109,6 +109,8 @@ def evaluation_world(stack: ExitStack, config: TrainConfig, env: Any, world: Wor
     if is_made(env):
         return world
     if config.sampling.workers:
+        agents = getattr(world, "agents", 1)
+        envs = max(1, envs // agents) * agents
         evaluation: World = WorldApart(remake(env), world, envs, config.sampling.timeout)
     else:
         evaluation = make_up_to(env, envs)

@@ -28,6 +28,7 @@ from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
 from steepest.worlds import Adapted, is_made, make_world
 from steepest.worlds.functional.protocol import is_functional_world
+from steepest.worlds.pettingzoo import check_whole
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import at_rest
 from steepest.worlds.world import World
@@ -51,6 +52,7 @@ def place(stack: ExitStack, config: TrainConfig, env: Any, policy: Any = None, *
     first = config.sampling.envs if is_made(env) else None
     world = open_world(stack, env, first, allow_import=allow_import)
     config = _with_mask(config, world) if config.policy.mask else config
+    _check_mask_left_out(config, world)
     _check_distribution(config, world)
     if shown(config, env) is not env:
         env = shown(config, env)
@@ -75,14 +77,22 @@ def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
     from steepest.worlds.masks import offers_masks
 
     offered = offers_masks(world)
-    if config.policy.mask is True and hasattr(world, "agents"):
-        raise UsageError(f"{world.name}: a world of several agents takes no action masks yet: leave mask at false")
     if config.policy.mask is True and not offered:
         raise UsageError(
             f"{world.name} says of no action whether it is allowed: policy.mask needs a method action_masks(), or "
             'info["action_mask"] at every reset and step; leave mask at false'
         )
     return dataclasses.replace(config, policy=dataclasses.replace(config.policy, mask=offered))
+
+
+def _check_mask_left_out(config: TrainConfig, world: World) -> None:
+    """Raise UsageError where agents observe their masks, as PettingZoo's do, and the policy would not heed them."""
+    spaces = getattr(world.observation_space, "spaces", {})
+    if hasattr(world, "agents") and not config.policy.mask and "action_mask" in spaces:
+        raise UsageError(
+            f"the observations of {world.name} hold an action_mask, which a policy without masks would not heed: add "
+            "--policy.mask auto"
+        )
 
 
 def _check_distribution(config: TrainConfig, world: World) -> None:
@@ -112,7 +122,8 @@ def open_world(stack: ExitStack, env: Any, envs: int | None, *, allow_import: bo
 
 def in_groups(config: TrainConfig, env: Any, world: World) -> bool:
     """Whether the environments of a run are made in groups."""
-    return config.sampling.scheme == "single-path" and world.backend == "gymnasium" and not is_made(env)
+    grouped = world.backend in ("gymnasium", "pettingzoo")
+    return config.sampling.scheme == "single-path" and grouped and not is_made(env)
 
 
 def settle(config: TrainConfig, env: Any, world: World, policy: Any = None) -> TrainConfig:
@@ -128,7 +139,13 @@ def settle(config: TrainConfig, env: Any, world: World, policy: Any = None) -> T
         _refuse(config, env, world)
         group, workers = envs, 0
     else:
-        group = min(GROUP if group is None else group, envs)
+        agents = getattr(world, "agents", 1)
+        check_whole(world.name, agents, envs)
+        group = min(-(-GROUP // agents) * agents if group is None else group, envs)
+        if group % agents:
+            raise UsageError(
+                f"group={group}: a group has whole environments, of {agents} agents each: take a multiple of {agents}"
+            )
         groups = count(envs, group)
         if workers is None:
             workers = _workers(config, world, groups) if _can_be_sent(env, policy) else 0

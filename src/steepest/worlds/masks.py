@@ -142,10 +142,14 @@ def checked(mask: Any, action: Any, over: bool) -> np.ndarray:
 def offers_masks(world: Any) -> bool:
     """Whether the environments of a world say what is allowed; they are reset, if they have no method for it.
 
-    world: a `GymnasiumWorld` or a `FunctionalWorld`; another has none.
+    world: a `GymnasiumWorld`, a `ParallelWorld` or a `FunctionalWorld`; another has none.
     """
     if not choices(describe(world.action_space, "action")):
         return False
+    if hasattr(world, "agents"):
+        from steepest.worlds.parallel_masks import offers_masks_of_agents
+
+        return offers_masks_of_agents(world.environment)
     if hasattr(world, "copies"):
         return hasattr(world.copies.environment, METHOD)
     env = getattr(world, "_env", None)

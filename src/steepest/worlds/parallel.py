@@ -10,54 +10,57 @@ before the others is a ghost until the last has ended; in that step the environm
     step 2        ghost          truncated      next_obs is the true successor, obs the first of the next episode
     step 3        goes on        goes on
 
-Nothing is inherited of PettingZoo, and nothing imported: what has its methods is such an environment.
+A fault of an environment is one in the rows of all of its agents who have not ended (`faults.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
 
 from steepest.errors import RunError, UsageError
 from steepest.spaces import Joint
-from steepest.worlds.answers import Wrong, no_answer, no_number, not_finite, raised
+from steepest.worlds.answers import not_finite, raised, short
 from steepest.worlds.costs import KEY, reported_costs
-from steepest.worlds.observing import Misfit, Reader, described
+from steepest.worlds.crew import Crew, Mistake
+from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
+from steepest.worlds.observing import Reader, described
 from steepest.worlds.world import Transition, environment_seeds
 
 
 class ParallelWorld:
     """A World of parallel environments with the same agents.
 
-    environments: at least one.  name: as in errors; by default the name of the first one's class.
+    environments: at least one.  name: as in errors; by default the name of the first one's class.  again: () ↦ one more
+    environment like them, where there can be more.
 
     agents: A, rows of one environment.  envs: B, rows in all.
 
-    Raises UsageError for agents whose spaces differ, and for spaces that no policy here can take. What an environment
-    does wrong is a RunError: it is not made anew.
+    Raises UsageError for agents whose spaces differ, and for spaces that no policy here can take.
     """
 
     backend = "pettingzoo"
 
-    def __init__(self, environments: Sequence[Any], name: str | None = None):
-        self._environments, first = list(environments), environments[0]
+    def __init__(self, environments: Sequence[Any], name: str | None = None, again: Callable[[], Any] | None = None):
+        first = environments[0]
         self.name = name or called(first)
         self._names = list(first.possible_agents)
-        self.agents, self.envs = len(self._names), len(self._names) * len(self._environments)
-        self._check_agents()
+        self.agents, self.envs = len(self._names), len(self._names) * len(environments)
+        self._check_agents(environments)
         self.observation_space = _shared(self.name, first, "observation_space")
         self.action_space = _shared(self.name, first, "action_space")
-        if "action_mask" in getattr(self.observation_space, "spaces", {}):
-            raise UsageError(
-                f"{self.name}: its observations hold an action_mask, and a world of several agents takes no masks yet: "
-                "leave it out of them, and make an action that is not allowed do nothing"
-            )
         self.reader = Reader(self.observation_space, described(self.name, self.observation_space, "observation"))
         self._action = described(self.name, self.action_space, "action")
-        self._alive = np.zeros(self.envs, bool)
+        self._crews = [Crew(environment, self._names, self.reader) for environment in environments]
+        self._again, self._first, self._total = again, 0, self.envs
+        self._report: Report | None = None
+        self._at: MutableSequence[int] = [-1, -1]
+        self._renewed = np.zeros(len(environments), int)  # how often each was made again since the last reset
         self._obs: np.ndarray | None = None
+        self._seed: int | None = None
         self._steps, self._closed = 0, False
 
     @property
@@ -67,96 +70,114 @@ class ParallelWorld:
             raise UsageError(f"world {self.name!r} must be reset before it is used")
         return self._obs
 
+    @property
+    def environment(self) -> Any:
+        """The first one."""
+        return self._crews[0].environment
+
+    def number(self, first: int, total: int) -> None:
+        """Be the rows first, first + 1, … of `total` in what errors say."""
+        self._first, self._total = first, total
+
+    def bear(self, report: Report, at: MutableSequence[int] | None = None) -> None:
+        """From now on report each fault and make its environment anew, where that can be: see `faults.py`.
+
+        at: is kept at (the first row of the environment that is being called, the step of this world).
+        """
+        if self._again is not None:
+            self._report, self._at = report, self._at if at is None else at
+
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start a new episode in every environment; see `World.reset`."""
-        self._steps = 0
-        count = len(self._environments)
+        self._seed, self._steps, count = seed, 0, len(self._crews)
+        self._renewed = np.zeros(count, int)
+        self._at[1] = 0
         seeds = [None] * count if seed is None else environment_seeds(seed, count)
         self._obs = np.concatenate([self._begin(e, one) for e, one in enumerate(seeds)])
         return self._obs
 
     def step(self, action: np.ndarray) -> Transition:
-        """One step of all environments; actions of ghosts are ignored."""
-        given, valid = self._actions(action), self._alive.copy()
+        """One step of all environments; actions of ghosts are ignored. Raises RunError for a fault that is not borne
+        with."""
+        given, valid = self._actions(action), np.concatenate([crew.alive for crew in self._crews])
         self._steps += 1
-        rewards: list[Any] = [0.0] * self.envs
+        self._at[1] = self._steps
+        reward, next_obs = np.zeros(self.envs, np.float32), self.obs.copy()
         terminated, truncated = np.zeros((2, self.envs), bool)
-        costs, seen = dict[int, Any](), dict[int, np.ndarray]()
-        for e, environment in enumerate(self._environments):
-            rows = [i for i in self._rows(e) if valid[i]]
-            answer = self._call(e, environment.step, {self._name(i): given[i] for i in rows})
+        costs, fresh = dict[int, Any](), dict[int, np.ndarray]()
+        for e, crew in enumerate(self._crews):
+            rows = slice(e * self.agents, (e + 1) * self.agents)
+            self._at[0] = self._first + rows.start
             try:
-                obs, pay, ends, cuts, infos = answer
-                for i in rows:
-                    name = self._name(i)
-                    rewards[i], terminated[i], truncated[i] = pay[name], ends[name], cuts[name]
-                    if name in obs or not terminated[i]:  # of a state that has no value none is needed
-                        seen[i] = self._read(i, obs[name])
-                    if KEY in infos.get(name, ()):
-                        costs[i] = infos[name][KEY]
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._error(no_answer(answer, error), e) from error
-        reward = self._rewards(rewards, valid)
-        next_obs = self._with(self.obs, seen)
-        self._alive, self._obs = valid & ~(terminated | truncated), next_obs
-        self._check_lost()
-        over = ~self._alive.reshape(-1, self.agents).any(axis=1)
-        if over.any():
-            self._obs = next_obs.copy()
-            for e in map(int, np.flatnonzero(over)):
-                self._obs[self._rows(e)] = self._begin(e, None)
+                acted = crew.step(given[rows], self.obs[rows])
+            except Mistake as mistake:
+                self._bear(e, mistake, given[rows])
+                fresh[e] = self._anew(e)
+                truncated[rows], valid[rows] = valid[rows], False
+                continue
+            reward[rows], next_obs[rows], terminated[rows], truncated[rows] = acted[:4]
+            costs |= {rows.start + a: cost for a, cost in acted.costs.items()}
+            if not crew.alive.any():
+                fresh[e] = self._begin(e, None)
+        self._obs = next_obs.copy() if fresh else next_obs
+        for e, first in fresh.items():
+            self._obs[e * self.agents : (e + 1) * self.agents] = first
         return Transition(reward, next_obs, terminated, truncated, valid, self._costs(costs, valid))
 
     def close(self) -> None:
         """Close the environments; may be called twice."""
         if not self._closed:
             self._closed = True
-            for environment in self._environments:
-                environment.close()
-
-    def _rows(self, e: int) -> range:
-        return range(e * self.agents, (e + 1) * self.agents)
-
-    def _name(self, i: int) -> Any:
-        return self._names[i % self.agents]
+            for crew in self._crews:
+                crew.environment.close()
 
     def _begin(self, e: int, seed: int | None) -> np.ndarray:
         """A new episode of one environment: what its agents see, [A,…]."""
-        answer = self._call(e, self._environments[e].reset, seed=seed)
-        rows = self._rows(e)
+        self._at[0] = self._first + e * self.agents
         try:
-            obs, _ = answer
-            for name in self._names:
-                if name not in obs:
-                    what = f"began an episode without its agent {name!r}: agents that come later are not supported"
-                    raise self._error(Wrong("answer", what), e)
-            seen = {i: self._read(i, obs[self._name(i)]) for i in rows}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._error(no_answer(answer, error), e) from error
-        self._alive[rows] = True
-        return self._inside(seen)
+            return self._crews[e].reset(seed)
+        except Mistake as mistake:
+            self._bear(e, mistake)
+            return self._anew(e)
 
-    def _read(self, i: int, raw: Any) -> np.ndarray:
+    def _bear(self, e: int, mistake: Mistake, action: Any = None) -> None:
+        """Report it. Raises RunError where that is not to be borne with."""
+        fault = self._fault(e, mistake, action)
+        if self._report is None:
+            raise RunError(str(fault)) from mistake.wrong.cause
+        self._report(fault)
+
+    def _anew(self, e: int) -> np.ndarray:
+        """Make an environment again: its first observations [A,…]."""
+        assert self._again is not None
+        assert self._report is not None
+        said = ""
+        for _ in range(ATTEMPTS):
+            self._renewed[e] += 1
+            with contextlib.suppress(Exception, SystemExit):  # it is broken; that it cannot be closed is no news
+                self._crews[e].environment.close()
+            try:
+                self._crews[e] = Crew(self._made(), self._names, self.reader)
+                return self._crews[e].reset(self._next_seed(e))
+            except Mistake as mistake:
+                wrong = mistake.wrong._replace(what=f"{mistake.wrong.what}, when it was made again")
+                fault = self._fault(e, Mistake(wrong, mistake.agent))
+                said = str(fault)
+                self._report(fault)
+        raise Irreparable(f"{said}; so it did {ATTEMPTS} times in a row")
+
+    def _made(self) -> Any:
+        assert self._again is not None
         try:
-            return self.reader.one(raw)
-        except Misfit as error:
-            raise self._error(error.wrong, i // self.agents, self._name(i)) from error
+            return self._again()
+        except (Exception, SystemExit) as error:
+            raise Mistake(raised(error)) from error
 
-    def _with(self, obs: np.ndarray, seen: dict[int, np.ndarray]) -> np.ndarray:
-        """A copy of observations [B,…], with those that were seen now in their rows."""
-        obs = obs.copy()
-        if seen:
-            obs[list(seen)] = self._inside(seen)
-        return obs
-
-    def _inside(self, seen: dict[int, np.ndarray]) -> np.ndarray:
-        """Observations by row, as they were read ↦ [n,…] in the dtype of a rollout."""
-        raw, rows = np.stack(list(seen.values())), list(seen)
-        with np.errstate(over="ignore"):
-            obs = self.reader.inside(raw)
-        for k, wrong in {**not_finite("observation", obs, raw), **self.reader.outside(obs, raw)}.items():
-            raise self._error(wrong, rows[k] // self.agents, self._name(rows[k]))
-        return obs
+    def _next_seed(self, e: int) -> int | None:
+        if self._seed is None:
+            return None
+        entropy = (self._seed, e, int(self._renewed[e]))
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
     def _actions(self, action: np.ndarray) -> Any:
         """[B] things for the environments."""
@@ -165,22 +186,10 @@ class ParallelWorld:
             raise UsageError(f"{self.name} takes actions of shape {shape} after a reset, got shape {action.shape}")
         for i, wrong in not_finite("action", action, action).items():  # the policy's doing
             wrong = wrong._replace(what=wrong.what.replace("returned", "was to be given"))
-            raise self._error(wrong, i // self.agents, self._name(i))
+            raise RunError(str(self._fault(i // self.agents, Mistake(wrong, i % self.agents))))
         if isinstance(self._action, Joint):
             return [self._action.to_environment(one) for one in action]
         return self._action.to_environment(action)
-
-    def _rewards(self, given: list[Any], valid: np.ndarray) -> np.ndarray:
-        for i in map(int, np.flatnonzero(valid)):
-            array = np.asarray(given[i])
-            if array.size != 1 or array.dtype.kind not in "fiub":
-                raise self._error(no_number(given[i]), i // self.agents, self._name(i))
-            given[i] = array.item()
-        with np.errstate(over="ignore"):
-            reward = np.array(given, np.float32)
-        for i, wrong in not_finite("reward", reward, given).items():
-            raise self._error(wrong, i // self.agents, self._name(i))
-        return reward
 
     def _costs(self, costs: dict[int, Any], valid: np.ndarray) -> np.ndarray | None:
         values, who = np.zeros(self.envs, object), np.zeros(self.envs, bool)
@@ -188,36 +197,23 @@ class ParallelWorld:
             values[i], who[i] = cost, True
         return reported_costs({KEY: values, f"_{KEY}": who} if costs else {}, valid)
 
-    def _check_lost(self) -> None:
-        """Raise RunError for an agent that is no more in its environment's `agents` and has not ended."""
-        for e, environment in enumerate(self._environments):
-            there = set(environment.agents)
-            for i in self._rows(e):
-                if self._alive[i] and self._name(i) not in there:
-                    what = "is no more among the agents of its environment, which did not end it"
-                    raise self._error(Wrong("answer", what), e, self._name(i))
-
-    def _check_agents(self) -> None:
+    def _check_agents(self, environments: Sequence[Any]) -> None:
         if not self._names:
             raise UsageError(f"{self.name} has no possible_agents")
-        for environment in self._environments[1:]:
+        for environment in environments[1:]:
             if list(environment.possible_agents) != self._names:
                 theirs = list(environment.possible_agents)
                 raise UsageError(f"the environments of {self.name} differ in their agents: {self._names} and {theirs}")
 
-    def _call(self, e: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            raise self._error(raised(error), e) from error
-
-    def _error(self, wrong: Wrong, e: int, agent: Any = None) -> RunError:
-        who = f"environment {e} of {len(self._environments)}"
-        who = who if agent is None else f"agent {agent!r} of {who}"
-        values = f" ({wrong.values})" if wrong.values else ""
-        return RunError(
-            f"{self.name}: {who} {wrong.what} (at {f'step {self._steps}' if self._steps else 'the reset'}){values}"
-        )
+    def _fault(self, e: int, mistake: Mistake, action: Any = None) -> Fault:
+        wrong, agent = mistake.wrong, mistake.agent
+        who = f"environment {self._first // self.agents + e} of {self._total // self.agents}"
+        who = who if agent is None else f"agent {self._names[agent]!r} of {who}"
+        where = f"step {self._steps}" if self._steps else "the reset"
+        given = "" if action is None or agent is None else f"action {short(action[agent])}"
+        values = "; ".join(filter(None, (given, wrong.values)))
+        row = self._first + e * self.agents + (agent or 0)
+        return Fault(row, self._steps, wrong.kind, f"{self.name}: {who} {wrong.what} (at {where})", values)
 
 
 def called(environment: Any) -> str:

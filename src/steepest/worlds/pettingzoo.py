@@ -12,6 +12,7 @@ from steepest.errors import UsageError
 from steepest.names import unknown
 from steepest.worlds.missing import missing
 from steepest.worlds.parallel import ParallelWorld, called
+from steepest.worlds.parallel_masks import ShowsMasksOfAgents
 
 
 class NotWhole(UsageError):
@@ -22,11 +23,11 @@ class NotWhole(UsageError):
         self.agents = agents
 
 
-def make_pettingzoo(name: str, rows: int | None = None, **kwargs: Any) -> ParallelWorld:
+def make_pettingzoo(name: str, rows: int | None = None, *, shows_masks: bool = False, **kwargs: Any) -> ParallelWorld:
     """Environments of a name.
 
     name: as PettingZoo registers its parallel environments, "butterfly/pistonball-v6", or as it calls the module,
-    "butterfly.pistonball_v6".  rows: as of `make_parallel`.  kwargs: for its constructor.
+    "butterfly.pistonball_v6".  rows, shows_masks: as of `make_parallel`.  kwargs: for its constructor.
 
     Raises UsageError where pettingzoo, or what an environment needs, is not installed, and for an unknown name.
     """
@@ -49,33 +50,50 @@ def make_pettingzoo(name: str, rows: int | None = None, **kwargs: Any) -> Parall
             what = f"{type(error).__name__}: {error}"
             raise UsageError(f"environment 'pettingzoo:{name}' could not be made: {what}") from error
 
-    return make_parallel(make, rows, name)
+    return make_parallel(make, rows, name, shows_masks=shows_masks)
 
 
-def make_parallel(make: Callable[[], Any], rows: int | None = None, name: str | None = None) -> ParallelWorld:
+def make_parallel(
+    make: Callable[[], Any],
+    rows: int | None = None,
+    name: str | None = None,
+    *,
+    shows_masks: bool = False,
+    made: bool = False,
+) -> ParallelWorld:
     """Environments of a kind.
 
     make: () ↦ a new one.  rows: agents in all environments together, a multiple of those of one; those of one if not
-    said.  name: as of `ParallelWorld`.
+    said.  name: as of `ParallelWorld`.  shows_masks: the observation is [obs, mask], as of `parallel_masks.py`.
+    made: there is only the one that exists already, which cannot be made again.
 
     Raises NotWhole for another number of rows, UsageError as `ParallelWorld`.
     """
-    first = make()
+    one = (lambda: ShowsMasksOfAgents(make())) if shows_masks else make
+    first = one()
     agents = len(first.possible_agents)
     rows = agents if rows is None else rows
-    if agents and rows % agents:
+    try:
+        check_whole(name or called(first), agents, rows)
+    except NotWhole:
         first.close()
+        raise
+    environments = [first, *(one() for _ in range(rows // max(1, agents) - 1))]
+    if len({id(environment) for environment in environments}) < len(environments):
+        raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
+    return ParallelWorld(environments, name, again=None if made else one)
+
+
+def check_whole(name: str, agents: int, rows: int) -> None:
+    """Raise NotWhole for a number of rows that is no number of environments of so many agents."""
+    if agents and rows % agents:
         less = rows // agents * agents
         near = f"{less} or {less + agents}" if less else str(agents)
         raise NotWhole(
-            f"{name or called(first)} has {agents} agents, each of which counts as an environment: envs must be a "
-            f"multiple of {agents}, got {rows}; take {near}",
+            f"{name} has {agents} agents, each of which counts as an environment: envs must be a multiple of {agents}, "
+            f"got {rows}; take {near}",
             agents,
         )
-    environments = [first, *(make() for _ in range(rows // max(1, agents) - 1))]
-    if len({id(environment) for environment in environments}) < len(environments):
-        raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
-    return ParallelWorld(environments, name)
 
 
 def is_parallel(environment: Any) -> bool:

@@ -92,6 +92,8 @@ def make_world(spec: Any, envs: int | None = None, *, allow_import: bool = True,
     if prefix not in backends and prefix not in backends.plugins:
         _import(prefix, spec, allow_import)
         return gymnasium(spec, envs, **kwargs)
+    if masks and prefix == "pettingzoo":
+        return backends[prefix](name, envs, shows_masks=True, **kwargs)
     if masks and prefix != "gymnasium":
         raise UsageError(f"environments of the backend {prefix!r} have no action masks: leave mask at false")
     module, colon, _ = name.partition(":")
@@ -200,11 +202,9 @@ def _of_objects(gymnasium: Any, spec: Any, envs: int | None, masks: bool, kwargs
     given: Any = spec if made or not callable(spec) else Opened(spec, kwargs)
     if not is_parallel(given if given is spec else given.first):
         return gymnasium(given, envs, **kwargs)
-    if masks:
-        raise UsageError(f"{type(spec).__name__}: a world of several agents has no action masks: leave mask at false")
     if not made:
-        return make_parallel(lambda: given(**kwargs), envs)
-    world = make_parallel(lambda: spec)
+        return make_parallel(lambda: given(**kwargs), envs, shows_masks=masks)
+    world = make_parallel(lambda: spec, shows_masks=masks, made=True)
     if kwargs or envs not in (None, world.envs):
         what = "takes no more arguments" if kwargs else f"has {world.envs} agents, not {envs}"
         raise UsageError(f"{world.name} is made already and {what}; to make more, give a function that returns one")
