@@ -4,6 +4,7 @@
     python benchmarks/learning.py hopper-fresh      # trpo on seeds that no default was chosen by
     python benchmarks/learning.py hopper-pg-grid    # which δ is pg's best
     python benchmarks/learning.py exact-resume --apart   # what it costs to begin all episodes afresh at checkpoints
+    python benchmarks/learning.py pendulum-masked --apart   # a pendulum whose velocity nobody sees, with a GRU
     python benchmarks/learning.py minatar --apart   # Breakout of gymnax's MinAtar, ten million frames, hours
     python benchmarks/learning.py hopper --plot     # only rebuild the figure and the table from the CSV
 
@@ -98,6 +99,15 @@ STUDIES = {
         200_000,
         {"as it is": [], "--exact-resume": ["--exact-resume"]},
         tuple(range(40, 50)),
+    ),
+    "pendulum-masked": Study(
+        "steepest/PendulumMasked-v0",
+        300_000,
+        {
+            "gru": ["--policy.memory", "gru", "--gamma", ".95", "--envs", "8", "--rollout", "256"],
+            "without memory": ["--gamma", ".95", "--envs", "8", "--rollout", "256"],
+        },
+        (0, 1, 2),
     ),
     "minatar": Study(
         "gymnax:Breakout-MinAtar",
