@@ -17,6 +17,7 @@ from functional_environments import Drift
 from recurrent_problems import VECTOR, Own
 from steepest.agent import Agent
 from steepest.batch import Rollout
+from steepest.cells import cells
 from steepest.chunks import each
 from steepest.critics import AdamFit, NaturalFit, recurrent_value
 from steepest.critics.fit import _Sequences
@@ -33,7 +34,7 @@ from steepest.sampling.rows import memories, rows_of, values_along
 from steepest.sampling.unroll import begin
 from steepest.sampling.workers import Workers
 from steepest.sequences import Sequences, initial_memory
-from steepest.spaces import describe
+from steepest.spaces import Discrete, describe
 from steepest.training.beginning import first_snapshot, learner_of
 from steepest.training.config import TrainConfig
 from steepest.training.native_program import Carry, collect
@@ -364,6 +365,46 @@ def test_products_on_some_sequences_and_chunks_of_them(env: str, tmp_path: Path)
     whole, chunk, some = (runs[name].metrics[0] for name in ("whole", "chunk", "part"))
     assert chunk["update/natural_norm"] == pytest.approx(whole["update/natural_norm"], rel=1e-5)
     assert some["update/natural_norm"] != pytest.approx(whole["update/natural_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_a_span_spreads_the_times_over_which_units_forget(memory: str) -> None:
+    """1/(1 − σ(b)) = 1 + eᵇ steps, of which b ~ ln U[1, T − 1] makes times up to T, evenly."""
+    key = jax.random.key(3)
+    few, many = (cells[memory](2, 400, span=span, key=key) for span in (None, 100))
+    gates = len(few.inputs.bias) // 400
+    usual, spread = (np.asarray(cell.inputs.bias).reshape(gates, 400) for cell in (few, many))
+    np.testing.assert_array_equal(usual, np.eye(gates)[1][:, None] * np.ones(400))
+    times = 1 + np.exp(spread[1])
+    assert 2 <= times.min() < 8
+    assert 94 < times.max() <= 100
+    assert np.quantile(times, [0.25, 0.5, 0.75]) == pytest.approx([26.5, 51, 75.5], abs=7)
+    if memory == "lstm":
+        np.testing.assert_array_equal(spread[0], -spread[1])  # what is kept and what comes in are one
+        assert not spread[2:].any()
+    else:
+        assert not spread[[0, 2]].any()
+    np.testing.assert_array_equal(few.inputs.weight, many.inputs.weight)
+    np.testing.assert_array_equal(few.recurrent, many.recurrent)
+
+
+def test_a_span_is_of_policy_and_critic_and_in_the_file(tmp_path: Path) -> None:
+    settings = small()
+    settings["policy"] = {**settings["policy"], "memory_span": 1000, "memory_units": 8}
+    config = resolve(with_settings(TrainConfig("X"), settings), Discrete(2))
+    learner = learner_of(config, "trpo")
+    snapshot = first_snapshot(config, learner, make_world("steepest/CartPoleMasked-v0", 3), None)
+    models: Any = snapshot.agent.policy, snapshot.learner.critic
+    assert min(np.max(model.cell.inputs.bias) for model in models) > 3
+    run = st.train("steepest/CartPoleMasked-v0", out=tmp_path / "run", **settings)
+    spec = st.load(run.path).spec
+    assert spec is not None
+    assert spec.memory_span == 1000
+    for span, says in ((1, "at least 2"), (10**10, "at most 1000000000")):
+        with pytest.raises(UsageError, match=f"memory_span must be {says}"):
+            st.train("nowhere-v0", policy={"memory": "gru", "memory_span": span})
+    with pytest.raises(UsageError, match="memory_span says nothing without a memory"):
+        st.train("nowhere-v0", policy={"memory_span": 50})
 
 
 @pytest.mark.parametrize(

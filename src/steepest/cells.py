@@ -20,7 +20,9 @@ from steepest.names import Registry
 from steepest.trees import AnyArray
 
 KEEP = 1.0
-"""First bias of the gate that keeps what is remembered (Jozefowicz, Zaremba & Sutskever 2015)."""
+"""First bias of the gate that keeps what is remembered (Jozefowicz, Zaremba & Sutskever 2015): it keeps three fourths
+from one step to the next. For longer spans of T steps it is ln x with x uniform in [1, T − 1], another one for each
+unit (Tallec & Ollivier 2018), so that the times over which units forget are spread up to T."""
 
 
 @runtime_checkable
@@ -52,8 +54,9 @@ class Gru(eqx.Module):
     recurrent: Float[AnyArray, "units gates"]
     bias: Float[AnyArray, " units"]
 
-    def __init__(self, inputs: int, units: int, *, key: PRNGKeyArray):
-        self.inputs, self.recurrent = _gates(inputs, units, 3, keep=1, key=key)
+    def __init__(self, inputs: int, units: int, *, span: int | None = None, key: PRNGKeyArray):
+        """span: steps that it is to remember at first; None: a few."""
+        self.inputs, self.recurrent = _gates(inputs, units, 3, {1: kept(units, span, key)}, key)
         self.bias = jnp.zeros(units)
 
     def initial(self) -> Array:
@@ -82,8 +85,11 @@ class Lstm(eqx.Module):
     inputs: Dense
     recurrent: Float[AnyArray, "units gates"]
 
-    def __init__(self, inputs: int, units: int, *, key: PRNGKeyArray):
-        self.inputs, self.recurrent = _gates(inputs, units, 4, keep=1, key=key)
+    def __init__(self, inputs: int, units: int, *, span: int | None = None, key: PRNGKeyArray):
+        """span: steps that it is to remember at first; None: a few."""
+        keep = kept(units, span, key)
+        biases = {1: keep} if span is None else {0: -keep, 1: keep}
+        self.inputs, self.recurrent = _gates(inputs, units, 4, biases, key)
 
     def initial(self) -> tuple[Array, Array]:
         """(h, c), [units] each: zeros."""
@@ -107,8 +113,16 @@ class Lstm(eqx.Module):
         return memory[0]
 
 
-def _gates(inputs: int, units: int, gates: int, *, keep: int, key: PRNGKeyArray) -> tuple[Dense, Array]:
-    """The input's and the recurrent weights, a block for each gate.  keep: the number of the gate that keeps."""
+def kept(units: int, span: int | None, key: PRNGKeyArray) -> Float[Array, " units"]:
+    """The first biases of the gate that keeps.  span: T, at least 2; None: KEEP."""
+    if span is None:
+        return jnp.full(units, KEEP)
+    upper = max(span - 1.0, 1.0)
+    return jnp.log(jax.random.uniform(jax.random.fold_in(key, 1), (units,), minval=1.0, maxval=upper))
+
+
+def _gates(inputs: int, units: int, gates: int, biases: dict[int, Array], key: PRNGKeyArray) -> tuple[Dense, Array]:
+    """The input's and the recurrent weights, a block for each gate.  biases: of some gates, by number; 0 of others."""
     into, *own = jax.random.split(key, gates + 1)
     blocks = [Dense(inputs, units, gain=1.0, key=k) for k in jax.random.split(into, gates)]
     dense = eqx.tree_at(
@@ -116,7 +130,7 @@ def _gates(inputs: int, units: int, gates: int, *, keep: int, key: PRNGKeyArray)
         blocks[0],
         (
             jnp.concatenate([block.weight for block in blocks], axis=1),
-            jnp.zeros(gates * units).at[keep * units : (keep + 1) * units].set(KEEP),
+            jnp.concatenate([biases.get(gate, jnp.zeros(units)) for gate in range(gates)]),
         ),
     )
     return dense, jnp.concatenate([orthogonal(k, units, units, 1.0) for k in own], axis=1)

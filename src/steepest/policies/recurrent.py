@@ -40,14 +40,15 @@ class RecurrentNetwork(eqx.Module):
         *,
         memory: str = "gru",
         units: int = 64,
+        span: int | None = None,
         gain: float = HEAD_GAIN,
         key: PRNGKeyArray,
     ):
-        """memory: "gru" or "lstm".  units: that remember.  gain: of the last layer. Raises UsageError for another
-        memory."""
+        """memory: "gru" or "lstm".  units: that remember.  span: as of the cells.  gain: of the last layer. Raises
+        UsageError for another memory."""
         remember, say = jax.random.split(key)
         self.features, self.head = features, head
-        self.cell = cells[memory](features.features, units, key=remember)
+        self.cell = cells[memory](features.features, units, span=span, key=remember)
         self.last = Dense(units, head.outputs, gain=gain, key=say)
 
     def initial(self) -> Any:
@@ -85,7 +86,7 @@ def recurrent_network(
     """A GRU or an LSTM behind the network of any observation.
 
     observation: a space.  head: as of `head_for`.  hidden, network, how: as of `trunk_for`, before the memory.
-    remembers: memory, units, gain: as of `RecurrentNetwork`.
+    remembers: memory, units, span, gain: as of `RecurrentNetwork`.
 
     Raises UsageError for another memory, network, activation or initialisation.
     """

@@ -44,8 +44,8 @@ class PolicySpec:
     many, or the dimension of the action.  hidden: units of each hidden layer.  initial_log_std: ln σ at the start.
     head_gain, activation, initialisation, norm: of the networks, as in `MlpGaussian`.  parts: of a MultiDiscrete
     action, how many values each, `actions` in all.  distribution, state_dependent_std: of boxes, as of `head_for`.
-    memory: "gru" or "lstm" behind the network, of memory_units; or "none".  action: the space, of kind "mlp", which has
-    any head and may remember, and of kind "network", which may too.
+    memory: "gru" or "lstm" behind the network, of memory_units and with memory_span as of `cells`; or "none".
+    action: the space, of kind "mlp", which has any head and may remember, and of kind "network", which may too.
 
     Of the kind "network", a `NetworkPolicy`: network, channels: as of `network_for`, what auto means settled.
     observation: the space; also of what remembers or has a mask. A file has the spaces beside this."""
@@ -66,6 +66,7 @@ class PolicySpec:
     state_dependent_std: bool = False
     memory: str = "none"
     memory_units: int = 64
+    memory_span: int | None = None
     action: Space | None = None
     observation: Space | None = None
 
@@ -83,8 +84,8 @@ class PolicySpec:
         """The policy that fits the spaces: a table from states to actions, else a network.
 
         network, channels: as of `network_for`.  networks: head_gain, activation (or auto), initialisation, norm,
-        distribution, state_dependent_std, memory, memory_units. With a memory there is no table: a state's number is
-        one-hot.
+        distribution, state_dependent_std, memory, memory_units, memory_span. With a memory there is no table: a
+        state's number is one-hot.
         """
         remembers = networks.get("memory", "none") != "none"
         if isinstance(observation, Masked):
@@ -156,6 +157,7 @@ class PolicySpec:
                 state_dependent_std=bool(record.get("state_dependent_std", False)),
                 memory=memory,
                 memory_units=int(record.get("memory_units", 64)),
+                memory_span=None if record.get("memory_span") is None else int(record["memory_span"]),
                 observation=observation if seeing else None,
                 action=action if record["kind"] in ("mlp", "network") else None,
             )
@@ -200,7 +202,11 @@ def _network(spec: PolicySpec, key: PRNGKeyArray) -> NetworkPolicy:
 
 
 def _remembering(spec: PolicySpec, key: PRNGKeyArray) -> RecurrentNetwork:
-    return recurrent_network(*_given(spec), **_made_as(spec), memory=spec.memory, units=spec.memory_units, key=key)
+    return recurrent_network(*_given(spec), **_made_as(spec), **_memory(spec), key=key)
+
+
+def _memory(spec: PolicySpec) -> dict[str, Any]:
+    return {"memory": spec.memory, "units": spec.memory_units, "span": spec.memory_span}
 
 
 def _given(spec: PolicySpec) -> tuple[Space, Head, tuple[int, ...]]:

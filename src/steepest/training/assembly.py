@@ -76,6 +76,7 @@ def build_agent(config: TrainConfig, observation: Space, action: Space, policy: 
             "state_dependent_std": given.state_dependent_std,
             "memory": given.memory,
             "memory_units": given.memory_units,
+            "memory_span": given.memory_span,
         }
         spec = PolicySpec.for_spaces(
             observation, action, given.hidden, log_std, given.network, given.channels, **networks
@@ -193,6 +194,7 @@ def build_critic(config: TrainConfig, observation: Space, policy: Any, key: PRNG
     if remembers:
         units = 64 if given.memory_units is None else given.memory_units
         own: Any = {"network": network, "how": how, "memory": given.memory, "units": units}
+        own["span"] = config.policy.memory_span
         return recurrent_value(observation, given.hidden, **own, key=key)
     if not is_simple(observation, network_for(observation, network, how.channels)):
         return NetworkValue.for_space(observation, given.hidden, network=network, how=how, key=key)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from steepest.errors import UsageError
-from steepest.training.config import TrainConfig
+from steepest.training.config import LONGEST, TrainConfig
 
 
 def check(config: TrainConfig) -> None:
@@ -57,6 +57,11 @@ def check(config: TrainConfig) -> None:
         if any(n < 1 for n in hidden):
             raise UsageError(f"{part}.hidden needs layers of at least 1 unit, got {hidden}")
     _at_least("policy.memory_units", config.policy.memory_units, 1)
+    _at_least("policy.memory_span", config.policy.memory_span, 2)
+    if config.policy.memory_span is not None and config.policy.memory_span > LONGEST:
+        raise UsageError(f"policy.memory_span must be at most {LONGEST}, got {config.policy.memory_span:.6g}")
+    if config.policy.memory_span is not None and {config.policy.memory, config.critic.memory} <= {"none", None}:
+        raise UsageError("policy.memory_span says nothing without a memory: add --policy.memory gru, or leave it out")
     _at_least("critic.memory_units", config.critic.memory_units, 1)
     critic_in_vine = config.sampling.scheme == "vine" and config.critic.memory in ("gru", "lstm")
     if config.policy.memory != "none" or critic_in_vine:

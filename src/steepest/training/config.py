@@ -21,6 +21,10 @@ _MASK = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
+LONGEST = 10**9
+"""Steps of a memory's span."""
+
+
 @dataclass(frozen=True)
 class UpdateConfig:
     """The policy's update."""
@@ -159,6 +163,9 @@ class PolicyConfig:
     """What remembers the episode so far, behind the network: for environments that do not show their state."""
     memory_units: int = 64
     """How many units of it."""
+    memory_span: int | None = None
+    """About how many steps it keeps what it has seen before anything is learnt, in policy and critic. Default: a few.
+    Larger where what matters was shown that long ago."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from steepest.normaliser import Normaliser
 from steepest.policies.specification import PolicySpec
 from steepest.sampling.cost_meter import Sums
 from steepest.spaces import Box, Space
+from steepest.training.config import LONGEST
 
 _LARGEST = 2**53
 """Of a counter: up to here a reader that has but floats has it exactly."""
@@ -175,7 +176,7 @@ def spec_of(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> PolicySpec |
         form: Any = {"distribution": spec.distribution, "state_dependent_std": spec.state_dependent_std}
         form |= {"network": spec.network, "channels": spec.channels, "memory": spec.memory}
         own = PolicySpec.for_spaces(observation, action, **form)
-        fits = fits and spec.memory_units >= 1
+        fits = fits and spec.memory_units >= 1 and (spec.memory_span is None or 2 <= spec.memory_span <= LONGEST)
         fits = fits and all(
             getattr(spec, name) == getattr(own, name) for name in ("kind", "inputs", "actions", "parts")
         )
