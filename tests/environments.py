@@ -323,3 +323,21 @@ class Mortal(Walk):
         if self.age == 150:
             leave()
         return super().step(action)
+
+
+class Orphaning(Counting):
+    """Ends its process in the second step, and leaves a copy of it behind, whose number is in the file `log`."""
+
+    def __init__(self, log: str):
+        super().__init__(5)
+        self.log = log
+
+    def step(self, action: Any) -> Any:
+        if self.count == 1:
+            if os.fork() == 0:
+                with open(self.log, "a") as file:
+                    file.write(f"{os.getpid()}\n")
+                time.sleep(1000)
+            time.sleep(0.2)
+            leave()
+        return super().step(action)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,21 @@ import numpy as np
 import pytest
 
 import steepest as st
-from environments import Counting, Leaving, Signs, Slow, Twice, Unmade, Wrong, hang, killed, leave, wheel
+from environments import (
+    Counting,
+    Endless,
+    Leaving,
+    Orphaning,
+    Signs,
+    Slow,
+    Twice,
+    Unmade,
+    Wrong,
+    hang,
+    killed,
+    leave,
+    wheel,
+)
 from steepest.agent import Agent
 from steepest.batch import Rollout
 from steepest.normaliser import Normaliser
@@ -38,6 +54,7 @@ from steepest.worlds import environment_seeds, make_world
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable
 from steepest.worlds.remaking import remake
 from steepest.worlds.settable import keeps
+from steepest.worlds.world import Transition
 
 SECOND = environment_seeds(7, 3)[1]
 """The seed of environment 1 of 3, of a world that is reset with 7."""
@@ -371,7 +388,10 @@ def test_an_evaluation_apart_loses_the_episode_that_broke_and_no_other(answer: A
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(wheel, "environment 1 of 3 raised KeyError: 'wheel'"), (leave, "3 environments, ended with exit code 3 before")],
+    [
+        (wheel, "environment 1 of 3 raised KeyError: 'wheel'"),
+        (leave, "3 environments, ended with exit code 3 in step 3 of environment 1"),
+    ],
 )
 def test_an_evaluation_apart_that_bears_nothing_says_what_broke(answer: Any, message: str) -> None:
     observation, action = form(functools.partial(Counting, 5))
@@ -390,7 +410,75 @@ def test_an_evaluation_apart_that_breaks_each_time_ends() -> None:
     found.clear()
     for world in apart(functools.partial(Unmade, os.getpid()), 2):
         assert not len(play(agent, world, 2, 7, report=found.append))
-    assert [fault.step for fault in found] == [-1] * ATTEMPTS
+    assert [fault.step for fault in found] == [-1] * (ATTEMPTS + 1)
+
+
+def test_a_hang_that_is_not_borne_with_is_known_by_its_own_timeout() -> None:
+    observation, action = form(functools.partial(Counting, 5))
+    for world in apart(functools.partial(Endless, 5), 2, timeout=2.0):
+        begin = time.monotonic()
+        with pytest.raises(st.RunError, match=r"gave no sign of life for 2.* in step 1 of environment 0"):
+            play(Agent(POLICY, observation, action), world, 2, 7)
+        assert time.monotonic() - begin < 30  # not the minute that a start may take
+
+
+def test_a_process_that_leaves_another_behind_has_died_and_so_has_that(tmp_path: Path) -> None:
+    observation, action = form(functools.partial(Counting, 5))
+    found, log = list[Fault](), tmp_path / "log"
+    for world in apart(functools.partial(Orphaning, str(log)), 1):
+        assert not len(play(Agent(POLICY, observation, action), world, 1, 7, report=found.append))
+    assert [fault.kind for fault in found] == ["died"]
+    (orphan,) = map(int, log.read_text().split())
+    for _ in range(100):
+        if not Path(f"/proc/{orphan}").exists() or "Z" in Path(f"/proc/{orphan}/stat").read_text().split()[2]:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(orphan, signal.SIGKILL)
+        pytest.fail("it lives on")
+
+
+class Lost:
+    """Ten environments, of which the last ends after 20 steps and the others after 2; in the steps of `lost` all of
+    them are lost by the fault of one."""
+
+    name, backend, envs, agents = "lost", "gymnasium", 10, 1
+
+    def __init__(self, like: Any, lost: dict[int, int]):
+        self.observation_space, self.action_space, self.obs = like.observation_space, like.action_space, like.reset(0)
+        self.lost, self.t, self.age = lost, 0, np.zeros(10, int)
+
+    def bear(self, report: Any, at: Any = None) -> None:
+        self.report = report
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        return self.obs
+
+    def step(self, action: np.ndarray) -> Transition:
+        self.t += 1
+        none, every = np.zeros(10, bool), np.ones(10, bool)
+        if self.t in self.lost:
+            self.report(Fault(self.lost[self.t], self.t, "hung", ""))
+            self.age[:] = 0
+            return Transition(np.zeros(10, np.float32), self.obs, none, every, none)
+        self.age += 1
+        over = self.age >= np.array([2] * 9 + [20])
+        self.age[over] = 0
+        return Transition(np.ones(10, np.float32), self.obs, over, none, every)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("lost", [{5: 0}, {5: 0, 8: 1, 30: 2}, {1: 9}, {t: 0 for t in range(3, 70, 3)}])
+def test_an_episode_that_others_ended_is_played_again_however_long_it_is(lost: dict[int, int]) -> None:
+    like = make_world(functools.partial(Counting, 5), 10)
+    agent = Agent(POLICY, describe(like.observation_space, "observation"), describe(like.action_space, "action"))
+    world: Any = Lost(like, lost)
+    returns = play(agent, world, 10, 7, report=lambda fault: None)
+    if len(lost) > 10 or 9 in lost.values():  # its own doing; or more than there is patience for
+        assert returns.tolist() == [2] * 9
+    else:
+        assert returns.tolist() == [2] * 9 + [20]
 
 
 def test_an_evaluation_of_a_run_with_workers_bears_a_hang(tmp_path: Path) -> None:

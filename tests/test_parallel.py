@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
 import steepest as st
 from parallel_environments import Gated, Moody, Noisy, Parallel, Shown, Signals
+from steepest.agent import Agent
 from steepest.cli import main
 from steepest.errors import RunError, UsageError
+from steepest.policies.specification import PolicySpec
 from steepest.sampling.advantages import batch_from_rollout, gae
 from steepest.sampling.reward_scale import RewardScale
 from steepest.sampling.rollout import Collector, collect
 from steepest.sequences import fresh_rows
+from steepest.spaces import describe
 from steepest.training.beginning import evaluation_world
 from steepest.training.config import TrainConfig
+from steepest.training.evaluation import play
 from steepest.training.hosting import place
 from steepest.worlds import Adapted, environment_seeds, make_up_to, make_world
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable
@@ -228,6 +233,24 @@ def test_a_fault_of_an_environment_is_one_of_all_of_its_agents_who_are_there():
     assert [e.ret for e in episodes if e.env == 1] == [60]
 
 
+def test_in_an_evaluation_a_fault_costs_the_episodes_of_its_agents_who_are_there():
+    class Once(Parallel):
+        def step(self, actions: Any) -> Any:
+            if self.first and self.time == 1:  # the agent "brief" has ended
+                raise KeyError("wheel")
+            return super().step(actions)
+
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            self.first = seed == environment_seeds(0, 2)[0]
+            return super().reset(seed, options)
+
+    world: Any = make_world(Once, 4)
+    spaces = describe(world.observation_space, "observation"), describe(world.action_space, "action")
+    agent = Agent(PolicySpec.for_spaces(*spaces, (4,)).build(jax.random.key(0)), *spaces)
+    returns = play(agent, world, 8, 0, report=lambda fault: None)
+    assert sorted(returns.tolist()) == [1.0] * 4 + [60.0] * 3
+
+
 def test_an_environment_that_cannot_begin_again_ends_the_run():
     class Stuck(Parallel):
         def reset(self, seed: Any = None, options: Any = None) -> Any:
@@ -282,6 +305,9 @@ def test_numbers_of_rows():
     one = Parallel()
     with pytest.raises(UsageError, match="same object twice"):
         make_world(lambda: one, 4)
+    masked = Gated()
+    with pytest.raises(UsageError, match="same object twice"):
+        make_world(Adapted(lambda: masked, masks=True), 4)
 
 
 def test_the_number_of_environments_is_whole_by_rule():
@@ -373,6 +399,8 @@ def with_answer(change: Callable[[Any, list[Any]], Any]) -> Callable[..., Any]:
             "agent 'long'.*observation that is not finite: inf in entry 0",
         ),
         (with_answer(lambda self, answer: answer[0].update(long=np.zeros(4))), r"agent 'long'.*shape \(4,\)"),
+        (with_answer(lambda self, answer: setattr(self, "agents", None)), "answer that is none .TypeError"),
+        (with_answer(lambda self, answer: answer[1].update(long=[[1], [2, 3]])), "answer that is none .ValueError"),
         (with_answer(lambda self, answer: self.agents.clear()), "agent 'long'.*is no more among the agents"),
     ],
 )

@@ -28,11 +28,10 @@ from steepest.worlds.world import Transition, World
 
 
 class Setup(NamedTuple):
-    """make: (environments) ↦ a new world.  envs: B.  bears: whether it goes on after faults, and reports them."""
+    """make: (environments) ↦ a new world.  envs: B."""
 
     make: Callable[[int], World]
     envs: int
-    bears: bool
 
 
 class Reset(NamedTuple):
@@ -53,12 +52,13 @@ class WorldApart:
     def __init__(self, make: Callable[[int], World], like: World, envs: int, timeout: float = 60.0):
         self.name, self.backend, self.envs = like.name, like.backend, envs
         self.observation_space, self.action_space = like.observation_space, like.action_space
+        self.agents = getattr(like, "agents", 1)
         self._make, self._timeout = make, timeout
         self._report: Report | None = None
         self._process: WorkerProcess | None = None
         self._obs: np.ndarray | None = None
         self._seed: int | None = None
-        self._step = self._renewed = 0
+        self._renewed = 0
         packed("environment", make)
 
     @property
@@ -74,7 +74,7 @@ class WorldApart:
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start B new episodes: their observations [B,…]. Raises as `step`."""
-        self._seed, self._step, self._renewed = seed, 0, 0
+        self._seed, self._renewed = seed, 0
         try:
             self._obs = self._ask(Reset(seed))
         except _Lost as lost:
@@ -86,7 +86,7 @@ class WorldApart:
 
         Raises RunError where a fault is not borne with, or what was lost cannot be begun again.
         """
-        before, self._step = self.obs, self._step + 1
+        before = self.obs
         try:
             transition, self._obs = self._ask(action)
         except _Lost as lost:
@@ -104,15 +104,20 @@ class WorldApart:
     def _anew(self, lost: _Lost) -> np.ndarray:
         """The first observations of another process. Raises RunError where faults are not borne with."""
         for _ in range(ATTEMPTS):
-            if self._report is None:
-                raise RunError(str(lost.fault)) from lost
-            self._report(lost.fault)
+            self._bear(lost.fault)
             self._renewed += 1
             try:
                 return self._ask(Reset(self._next_seed()))
             except _Lost as again:
                 lost = again
+        self._bear(lost.fault)
         raise Irreparable(f"{lost.fault.message}; so it went {ATTEMPTS} times in a row")
+
+    def _bear(self, fault: Fault) -> None:
+        """Report it. Raises RunError where it is not to be borne with."""
+        if self._report is None:
+            raise RunError(str(fault))
+        self._report(fault)
 
     def _next_seed(self) -> int | None:
         if self._seed is None:
@@ -137,7 +142,7 @@ class WorldApart:
         return reply
 
     def _begin(self) -> WorkerProcess:
-        setup = packed("environment", Setup(self._make, self.envs, self._report is not None))
+        setup = packed("environment", Setup(self._make, self.envs))
         self._process = WorkerProcess("steepest.sampling.apart", setup)
         return self._process
 
@@ -150,8 +155,9 @@ class WorldApart:
                     raise self._lost(process, "died", process.end()) from None
                 if not isinstance(message, Fault):
                     return message
-                assert self._report is not None
-                self._report(message)
+                self._bear(message)
+            elif process.exited:  # and something that it has started itself keeps the connection open
+                raise self._lost(process, "died", process.end())
             elif silent := process.overdue(self._timeout):
                 raise self._lost(process, "hung", f"gave no sign of life for {silent:.1f} s")
 
@@ -179,8 +185,7 @@ def main(control: int, sign: int) -> None:
 class _Served:
     def __init__(self, setup: Setup, sign: int, connection: Connection):
         self._world = setup.make(setup.envs)
-        if setup.bears:
-            bear_faults(self._world, lambda fault: connection.send_bytes(pickle.dumps(fault)), map_sign(sign))
+        bear_faults(self._world, lambda fault: connection.send_bytes(pickle.dumps(fault)), map_sign(sign))
 
     def __call__(self, task: Reset | np.ndarray) -> Any:
         if isinstance(task, Reset):

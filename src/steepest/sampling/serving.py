@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
 from steepest.errors import RunError, UsageError
+from steepest.worlds.faults import Irreparable
 
 
 class Failed(NamedTuple):
@@ -56,12 +57,13 @@ def serve(control: int, begin: Callable[[bytes, Connection], Server]) -> None:
             task = pickle.loads(connection.recv_bytes())
             try:
                 server = server or begin(setup, connection)
-                reply = server(task)
+                reply = pickle.dumps(server(task))
             except (RunError, UsageError) as error:
-                reply = Failed(type(error)(str(error)), "")
+                kind = next(kind for kind in (Irreparable, RunError, UsageError) if isinstance(error, kind))
+                reply = pickle.dumps(Failed(kind(str(error)), ""))
             except Exception as error:
-                reply = Failed(RunError(f"{type(error).__name__}: {error}"), traceback.format_exc())
-            connection.send_bytes(pickle.dumps(reply))
+                reply = pickle.dumps(Failed(RunError(f"{type(error).__name__}: {error}"), traceback.format_exc()))
+            connection.send_bytes(reply)
     if server is not None:
         server.close()
 

@@ -105,6 +105,11 @@ class WorkerProcess:
             return "before it called an environment"
         return f"in {f'step {step}' if step else 'the reset'} of environment {env}"
 
+    @property
+    def exited(self) -> bool:
+        """Whether it has ended, whatever is still to be read from it."""
+        return self._process.poll() is not None
+
     def end(self) -> str:
         """How a process that is gone has ended, as far as that can be known."""
         try:
@@ -115,10 +120,9 @@ class WorkerProcess:
 
     def kill(self) -> list[Any]:
         """End it now, with whatever it has started itself. Returns what it had said and nobody has received."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
         messages: list[Any] = []
         with contextlib.suppress(Gone):
             while self.connection.poll():

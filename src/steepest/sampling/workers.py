@@ -113,6 +113,8 @@ class Workers:
             for number, connection in zip(pending, connections, strict=True):
                 if connection in ready:
                     self._hear(number, replies)
+                elif self._processes[number].exited:  # and something that it has started itself keeps the connection
+                    self._replace(number, "died", self._processes[number].end())
                 elif silent := self._processes[number].overdue(self._timeout):
                     self._replace(number, "hung", f"gave no sign of life for {silent:.1f} s")
         charged = False

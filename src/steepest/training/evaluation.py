@@ -84,10 +84,11 @@ def play(
         return play_functional(agent, world, quota, seed, deterministic, stop)
     finished: list[list[float]] = [[] for _ in quota]
     act, forget = _acting(agent, world.envs, seed, deterministic)
-    guilty: set[int] = set()
+    guilty, agents = set[int](), getattr(world, "agents", 1)
 
     def note(fault: Fault) -> None:
-        guilty.add(fault.env)
+        first = fault.env - fault.env % agents  # of several agents a fault is one of all who are there
+        guilty.update(range(first, first + agents))
         assert report is not None
         report(fault)
 
@@ -139,21 +140,22 @@ def _play_on_the_host(
 ) -> None:
     """Append the returns of each environment until it has its number, from which those lost to faults are taken.
 
-    guilty: gets the environments that commit faults. Once those have ended more episodes of others than were asked for,
-    the ones that have ended are what there is."""
+    guilty: gets the rows of environments that commit faults. Once they have more often ended episodes of others than
+    episodes were asked for, the ones that have ended are what there is."""
     step, running, patience = 0, np.zeros(world.envs), int(quota.sum())
     world.reset(seed)
     while any(len(done) < n for done, n in zip(finished, quota, strict=True)) and patience >= 0 and not stop():
         guilty.clear()
         transition = world.step(act(world.obs, step))
-        running += np.where(transition.valid, transition.reward, 0.0)
+        running, again = running + np.where(transition.valid, transition.reward, 0.0), False
         for b in np.flatnonzero(transition.terminated | transition.truncated):
             if not transition.valid[b]:
                 quota[b] -= int(b) in guilty
-                patience -= int(b) not in guilty
+                again |= int(b) not in guilty and len(finished[b]) < quota[b]
             elif len(finished[b]) < quota[b]:
                 finished[b].append(float(running[b]))
             running[b] = 0.0
+        patience -= again
         if forget is not None:
             forget(transition.terminated | transition.truncated | ~transition.valid)
         step += 1

@@ -23,7 +23,7 @@ from steepest.sampling.fault_tally import FaultTally
 from steepest.sampling.groups import count
 from steepest.sampling.rollout import layout
 from steepest.sampling.workers import Workers, packed, packed_by_name, possible
-from steepest.spaces import Box, Masked, Space, brief, describe
+from steepest.spaces import Box, Masked, Space, brief, choices, describe
 from steepest.training.config import TrainConfig
 from steepest.training.presets import GROUP, resolve
 from steepest.worlds import Adapted, is_made, make_world
@@ -87,8 +87,8 @@ def _with_mask(config: TrainConfig, world: World) -> TrainConfig:
 
 def _check_mask_left_out(config: TrainConfig, world: World) -> None:
     """Raise UsageError where agents observe their masks, as PettingZoo's do, and the policy would not heed them."""
-    spaces = getattr(world.observation_space, "spaces", {})
-    if hasattr(world, "agents") and not config.policy.mask and "action_mask" in spaces:
+    spaces, chosen = getattr(world.observation_space, "spaces", {}), choices(describe(world.action_space, "action"))
+    if hasattr(world, "agents") and not config.policy.mask and chosen and "action_mask" in spaces:
         raise UsageError(
             f"the observations of {world.name} hold an action_mask, which a policy without masks would not heed: add "
             "--policy.mask auto"

@@ -132,7 +132,7 @@ def prepare(learner: Learner, state: LearnerState, given: Given) -> tuple[Prepar
     """`Learner.prepare` without compilation of its own: to be inlined in a larger program."""
     rollout, acted, _, reward_scale, key, branches, limited = given
     seen = rollout, acted, reward_scale, state.critic_memory
-    path, values, target = remembering_path(learner, state.policy, state.critic, *seen)
+    path, values, target = path_of(learner, state.policy, state.critic, *seen)
     critic = upon(state.critic, state.policy)
     compared = path if branches is None else compared_of(state.policy, critic, branches, path, acted, reward_scale)
     batch = path if branches is None else with_trunk(state.policy, branches, compared, path)
@@ -171,11 +171,11 @@ def single_path(
 ) -> tuple[Batch, Array, Array]:
     """(the batch of a rollout, V at its rows [N], the targets of the critic [N]).  acted: the statistics that did.
     memory: of a critic that remembers, before it."""
-    batch, values, target = remembering_path(learner, policy, critic, rollout, acted, reward_scale, memory)
+    batch, values, target = path_of(learner, policy, critic, rollout, acted, reward_scale, memory)
     return batch, values.value.ravel(), target
 
 
-def remembering_path(
+def path_of(
     learner: Learner, policy: Policy, critic: Critic, rollout: Rollout, acted: Scaling | None, scale: Any, memory: Any
 ) -> tuple[Batch, Values, Array]:
     """`single_path`, with all that the critic says."""

@@ -33,7 +33,7 @@ from steepest.sequences import Sequences, initial_memory, is_recurrent
 from steepest.training.assembly import build_critic, build_learner
 from steepest.training.composition import algorithm_of
 from steepest.training.config import TrainConfig
-from steepest.training.learner import Learner, remembering_path
+from steepest.training.learner import Learner, path_of
 from steepest.training.persistence import restore_agent, restore_critic
 from steepest.worlds.world import World
 
@@ -57,13 +57,13 @@ def batch_of(loaded: Loaded, rollout: Rollout, memory: Any = None) -> tuple[Batc
     """The batch that the learner makes of a rollout, observations as the policy takes them and advantages by GAE; and
     what the critic remembers after it.  memory: what it remembered before it."""
     given = loaded.agent.policy, loaded.critic, rollout, loaded.scaling, loaded.reward_scale, memory
-    batch, values = _remembering_path(loaded.learner, *given)
+    batch, values = _path(loaded.learner, *given)
     return batch, values.memory
 
 
 @eqx.filter_jit
-def _remembering_path(learner: Learner, *given: Any) -> tuple[Batch, Values]:
-    return remembering_path(learner, *given)[:2]
+def _path(learner: Learner, *given: Any) -> tuple[Batch, Values]:
+    return path_of(learner, *given)[:2]
 
 
 def load_measured(

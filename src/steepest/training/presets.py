@@ -164,7 +164,8 @@ def resolve(
         if getattr(getattr(config, part), name) is None:
             changed = dataclasses.replace(getattr(config, part), **{name: value})
             config = dataclasses.replace(config, **{part: changed})
-    if observation is not None and {memory, config.critic.memory} != {"none"}:
+    at_once = config.critic.memory not in (None, "none") or (memory != "none" and config.update.chunk is None)
+    if observation is not None and at_once:
         _check_images(config.batch, observation)
     if config.constraint.cost_limit is not None:
         given, sampling = config.constraint, config.sampling
@@ -191,7 +192,7 @@ def _check_images(rows: int, observation: Space) -> None:
         raise UsageError(
             f"a memory takes all {rows} images of a batch at once, {rows * pixels / PIXELS_AT_ONCE:.1f} times as many "
             f"numbers as fit into some 5 GiB: have at most {PIXELS_AT_ONCE // pixels} rows, by fewer envs or a shorter "
-            "rollout, or leave memory out"
+            "rollout; or a critic without memory and a chunk; or leave memory out"
         )
 
 

@@ -81,13 +81,13 @@ class Crew:
                     seen[a] = self._read(a, obs[name])
                 if KEY in infos.get(name, ()):
                     costs[a] = infos[name][KEY]
+            reward, alive = self._rewards(rewards, there), self.alive & ~(terminated | truncated)
+            self._check_lost(alive)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(no_answer(answer, error)) from error
-        reward, after = self._rewards(rewards, there), before.copy()
+        after = before.copy()
         if seen:
             after[list(seen)] = self._inside(seen)
-        alive = self.alive & ~(terminated | truncated)
-        self._check_lost(alive)
         self.alive = alive
         return Acted(reward, after, terminated, truncated, costs)
 

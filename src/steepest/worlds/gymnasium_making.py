@@ -149,6 +149,6 @@ def _from_factory(factory: Callable[..., Any], envs: int, kwargs: Mapping[str, A
     for env in made:
         if not isinstance(env, gymnasium.Env):
             raise UsageError(f"the environment's factory returned a {type(env).__name__}, not a gymnasium.Env")
-    if len({id(env) for env in made}) < envs:
+    if len({id(env.unwrapped) for env in made}) < envs:
         raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
     return SyncVectorEnv([lambda env=env: env for env in made], copy=False)

@@ -149,7 +149,7 @@ def offers_masks(world: Any) -> bool:
     if hasattr(world, "agents"):
         from steepest.worlds.parallel_masks import offers_masks_of_agents
 
-        return offers_masks_of_agents(world.environment)
+        return offers_masks_of_agents(world.environments[0])
     if hasattr(world, "copies"):
         return hasattr(world.copies.environment, METHOD)
     env = getattr(world, "_env", None)

@@ -71,9 +71,9 @@ class ParallelWorld:
         return self._obs
 
     @property
-    def environment(self) -> Any:
-        """The first one."""
-        return self._crews[0].environment
+    def environments(self) -> list[Any]:
+        """All of them, as they are stepped."""
+        return [crew.environment for crew in self._crews]
 
     def number(self, first: int, total: int) -> None:
         """Be the rows first, first + 1, … of `total` in what errors say."""

@@ -44,7 +44,11 @@ class ShowsMasksOfAgents:
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[Any, Any], Any]:
         obs, infos = self.environment.reset(seed=seed)
-        return {agent: self._shown(agent, raw, infos.get(agent, {}), False) for agent, raw in obs.items()}, infos
+        return {
+            agent: self._shown(agent, raw, infos.get(agent, {}), False)
+            for agent, raw in obs.items()
+            if agent in self._observe
+        }, infos
 
     def step(self, actions: Any) -> tuple[dict[Any, Any], Any, Any, Any, Any]:
         obs, pay, ends, cuts, infos = self.environment.step(actions)

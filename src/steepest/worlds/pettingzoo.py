@@ -69,8 +69,7 @@ def make_parallel(
 
     Raises NotWhole for another number of rows, UsageError as `ParallelWorld`.
     """
-    one = (lambda: ShowsMasksOfAgents(make())) if shows_masks else make
-    first = one()
+    first = make()
     agents = len(first.possible_agents)
     rows = agents if rows is None else rows
     try:
@@ -78,10 +77,12 @@ def make_parallel(
     except NotWhole:
         first.close()
         raise
-    environments = [first, *(one() for _ in range(rows // max(1, agents) - 1))]
+    environments = [first, *(make() for _ in range(rows // max(1, agents) - 1))]
     if len({id(environment) for environment in environments}) < len(environments):
         raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
-    return ParallelWorld(environments, name, again=None if made else one)
+    shown: Any = ShowsMasksOfAgents if shows_masks else lambda environment: environment
+    again = None if made else lambda: shown(make())
+    return ParallelWorld([shown(environment) for environment in environments], name, again)
 
 
 def check_whole(name: str, agents: int, rows: int) -> None:
