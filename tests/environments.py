@@ -334,10 +334,9 @@ class Orphaning(Counting):
 
     def step(self, action: Any) -> Any:
         if self.count == 1:
-            if os.fork() == 0:
-                with open(self.log, "a") as file:
-                    file.write(f"{os.getpid()}\n")
-                time.sleep(1000)
-            time.sleep(0.2)
+            if not (orphan := os.fork()):
+                hang()
+            with open(self.log, "a") as file:
+                file.write(f"{orphan}\n")
             leave()
         return super().step(action)

@@ -67,26 +67,26 @@ def test_the_updates_are_the_rows_of_the_log(run: Path, data: dict[str, Any]):
 def test_the_cosine_with_the_exact_gradient_goes_to_1_as_the_batch_grows(run: Path):
     what = loaded(run)
     world = make_mdp("two-state", 4)
-    batches = new_batches.collect_batches(what, world, 256, 0)
+    batches = new_batches.collect_batches(what, world, 1024, 0)
     gradients = batch_gradients(what.learner.algorithm, what.agent.policy, batches)
     exact = ravel_pytree(world.mdp.gradient(what.agent.policy))[0]
-    rows = np.full(256, 160.0)
+    rows = np.full(1024, 160.0)
     unit = np.asarray(exact, np.float64) / np.linalg.norm(exact)
     across = gradients - np.outer(gradients @ unit, unit)  # what turns a gradient; 1 − cos ≈ ½ E‖across‖²/‖g‖²
     turn = np.mean(np.sum(across**2, axis=1)) / (gradients.mean(0) @ unit) ** 2
     assert noise_rows(gradients, rows) / 160 > 0.8 * turn  # of which N₀ has all, and what lies along g
     means = []
-    for group in (1, 4, 16, 64):
+    for group in (1, 4, 16, 64, 256):
         found = cosines(gradients, rows, group, np.asarray(exact, np.float64))
         means.append(found.mean())
     assert 1 - means[1] == pytest.approx(turn / 4 / 2, rel=0.4)
     assert np.all(np.diff(means) > 0)
-    assert means[-1] > 0.985  # of four groups; by the seeds 0 to 4: 0.989 to 0.997
+    assert means[-1] > 0.995
     assert means[0] < 0.97  # there is noise to average away
     # and its size is right: the mean of all batches is ∇V/H, within three standard errors
     error = np.linalg.norm(gradients.mean(0) - np.asarray(exact) / world.mdp.horizon)
-    assert error < 3 * np.sqrt(np.mean(np.sum((gradients - gradients.mean(0)) ** 2, axis=1)) / 256)
-    assert error < 0.2 * np.linalg.norm(exact) / world.mdp.horizon
+    assert error < 3 * np.sqrt(np.mean(np.sum((gradients - gradients.mean(0)) ** 2, axis=1)) / 1024)
+    assert error < 0.1 * np.linalg.norm(exact) / world.mdp.horizon
 
 
 def test_a_group_is_compared_with_the_others_alone_and_the_noise_scale_is_right():
@@ -212,7 +212,16 @@ def test_residuals_fall_to_rounding_and_a_short_step_realises_what_is_predicted(
     assert error[0] < 0.05
     assert error[-1] > error[0]
     np.testing.assert_allclose(line["gain"][0], line["predicted"][0], rtol=0.1)
-    assert 0.8 < np.median(data["natural"]["cosine"]) <= 1 + 1e-6
+    assert np.max(np.abs(data["natural"]["cosine"])) <= 1 + 1e-6
+
+
+def test_directions_of_large_batches_agree(tmp_path: Path):
+    """Of 640 rows: by the seeds 0 to 5 they agree with those of all the others to 0.935 to 0.977 in the mean; of 160 rows,
+    by the seeds 0 to 7, to 0.58 to 0.94."""
+    given = {**SETTINGS, "gamma": 1.0, "gae_lambda": 1.0, "centre_advantages": False, "envs": 16}
+    st.train("mdp:two-state", "npg", steps=1280, seed=4, out=tmp_path / "run", **given)
+    found = diagnose(tmp_path / "run", rows=16 * 640, seed=1)["natural"]["cosine"]
+    assert 0.9 < np.mean(found) <= 1 + 1e-6
 
 
 def test_the_command_writes_figures_numbers_and_sentences(run: Path, tmp_path: Path, capsys: Any):
