@@ -24,7 +24,7 @@ from steepest.sampling.sign_of_life import map_sign
 from steepest.sampling.worker_process import PATIENCE, Gone, WorkerProcess
 from steepest.sampling.workers import packed
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
-from steepest.worlds.world import Transition, World
+from steepest.worlds.world import Transition, World, seed_anew
 
 
 class Setup(NamedTuple):
@@ -107,7 +107,7 @@ class WorldApart:
             self._bear(lost.fault)
             self._renewed += 1
             try:
-                return self._ask(Reset(self._next_seed()))
+                return self._ask(Reset(seed_anew(self._seed, self._renewed)))
             except _Lost as again:
                 lost = again
         self._bear(lost.fault)
@@ -119,11 +119,6 @@ class WorldApart:
             raise RunError(str(fault))
         self._report(fault)
 
-    def _next_seed(self) -> int | None:
-        if self._seed is None:
-            return None
-        return int(np.random.SeedSequence((self._seed, self._renewed)).generate_state(1)[0] >> 1)
-
     def _ask(self, task: Reset | np.ndarray) -> Any:
         """The answer to a task. Raises _Lost where the process is, RunError for what the world raised."""
         process = self._process or self._begin()
@@ -131,9 +126,13 @@ class WorldApart:
             process.look()
             process.send(pickle.dumps(task))
             reply = self._hear(process)
-        except (
-            BaseException
-        ):  # be it an interrupt: what it answers later would be taken for the answer to something else
+        except _Lost:
+            self._process = None
+            for message in process.kill():
+                if isinstance(message, Fault):
+                    self._bear(message)
+            raise
+        except BaseException:  # an interrupt too: a late answer would be taken for that to another task
             self._process = None
             process.kill()
             raise

@@ -26,7 +26,7 @@ from steepest.worlds.costs import reported_costs
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
 from steepest.worlds.lockstep import Lockstep, culprit
 from steepest.worlds.observing import Misfit, Reader, described, first_misfit
-from steepest.worlds.world import Transition, environment_seeds
+from steepest.worlds.world import Transition, environment_seeds, seed_anew
 
 
 class GymnasiumWorld:
@@ -236,7 +236,7 @@ class GymnasiumWorld:
         said = ""
         for _ in range(ATTEMPTS):
             self._renewed[i] += 1
-            raw, wrong = self._lockstep.renew(i, self._next_seed(i))
+            raw, wrong = self._lockstep.renew(i, seed_anew(self._seed, i, int(self._renewed[i])))
             with np.errstate(over="ignore"):
                 obs = self._observe(raw)
             wrong = wrong or self._wrong(obs, raw).get(0)
@@ -246,12 +246,6 @@ class GymnasiumWorld:
             said = str(fault)
             self._report(fault)
         raise Irreparable(f"{said}; so it did {ATTEMPTS} times in a row")
-
-    def _next_seed(self, i: int) -> int | None:
-        if self._seed is None:
-            return None
-        entropy = (self._seed, i, int(self._renewed[i]))
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
     def _fault(self, i: int, wrong: Wrong, action: Any = None) -> Fault:
         given = "" if action is None else f"action {short(action[i])}"

@@ -28,7 +28,7 @@ from steepest.worlds.costs import KEY, reported_costs
 from steepest.worlds.crew import Crew, Mistake
 from steepest.worlds.faults import ATTEMPTS, Fault, Irreparable, Report
 from steepest.worlds.observing import Reader, described
-from steepest.worlds.world import Transition, environment_seeds
+from steepest.worlds.world import Transition, environment_seeds, seed_anew
 
 
 class ParallelWorld:
@@ -158,7 +158,7 @@ class ParallelWorld:
                 self._crews[e].environment.close()
             try:
                 self._crews[e] = Crew(self._made(), self._names, self.reader)
-                return self._crews[e].reset(self._next_seed(e))
+                return self._crews[e].reset(seed_anew(self._seed, e, int(self._renewed[e])))
             except Mistake as mistake:
                 wrong = mistake.wrong._replace(what=f"{mistake.wrong.what}, when it was made again")
                 fault = self._fault(e, Mistake(wrong, mistake.agent))
@@ -172,12 +172,6 @@ class ParallelWorld:
             return self._again()
         except (Exception, SystemExit) as error:
             raise Mistake(raised(error)) from error
-
-    def _next_seed(self, e: int) -> int | None:
-        if self._seed is None:
-            return None
-        entropy = (self._seed, e, int(self._renewed[e]))
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
     def _actions(self, action: np.ndarray) -> Any:
         """[B] things for the environments."""

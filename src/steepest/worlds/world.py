@@ -68,6 +68,15 @@ class World(Protocol):
         ...
 
 
+def seed_anew(seed: int | None, *which: int) -> int | None:
+    """A seed for what is made again in a world that was reset with `seed`, None for None: never the one before.
+
+    which: of what, and how often it was made again."""
+    if seed is None:
+        return None
+    return int(np.random.SeedSequence((seed, *which)).generate_state(1)[0] >> 1)
+
+
 def environment_seeds(seed: int, envs: int) -> list[int]:
     """B independent seeds for a run's environments: [envs] ints in [0, 2³¹).
 
