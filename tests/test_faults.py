@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +437,36 @@ def test_a_process_that_leaves_another_behind_has_died_and_so_has_that(tmp_path:
     else:
         os.kill(orphan, signal.SIGKILL)
         pytest.fail("it lives on")
+
+
+def test_what_a_lost_process_had_still_to_say_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes after it was last listened to, and ends before it is listened to again."""
+    ours, theirs = Pipe()
+    said = Fault(0, 1, "raised", "late")
+
+    class Process:
+        connection, exited, at = ours, True, (0, 1)
+
+        def look(self) -> str:
+            return ""
+
+        end = where = look
+
+        def send(self, message: bytes) -> None: ...
+
+        def kill(self) -> list[Fault]:
+            return [said]
+
+    found: list[Fault] = []
+    world = WorldApart(remake("CartPole-v1"), make_world("CartPole-v1"), 1, timeout=0.1)
+    world.bear(found.append)
+    processes = [Process()] * (ATTEMPTS + 1)
+    monkeypatch.setattr(world, "_begin", processes.pop)
+    with pytest.raises(Irreparable):
+        world.reset(0)
+    assert [fault.message for fault in found[:1]] == ["late"]
+    assert [fault.kind for fault in found] == ["raised", "died"] * (ATTEMPTS + 1)
+    theirs.close()
 
 
 class Lost:

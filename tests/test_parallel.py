@@ -194,6 +194,16 @@ def test_a_mask_in_the_observation_leaves_it_and_one_that_is_missing_is_a_fault(
         action = world.obs[:, :4].argmax(1)
         for x, y in zip(world.step(action), other.step(action), strict=True):
             np.testing.assert_array_equal(x, y)
+
+    class Over(Gated):  # whoever has ended may do nothing, and need not
+        def mask(self, agent: str) -> np.ndarray:
+            return super().mask(agent) * (self.time < self.lives[agent][0])
+
+    ending: Any = make_world(Adapted(Over, masks=True), 2)
+    ending.reset(0)
+    rollout, _ = collect(ending, lambda obs, t: obs[:, :4].argmax(1), 9)
+    assert rollout.terminated.any()
+    assert rollout.obs[rollout.valid][:, 4:].any(1).all()
     silent: Any = make_world(Adapted(type("Silent", (Parallel,), {}), masks=True), 2)
     with pytest.raises(RunError, match="said nothing of what agent 'brief' may do"):
         silent.reset(0)
