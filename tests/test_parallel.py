@@ -17,6 +17,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 import steepest as st
+from environments import Counting
 from parallel_environments import Gated, Moody, Noisy, Parallel, Shown, Signals
 from steepest.agent import Agent
 from steepest.cli import main
@@ -318,6 +319,13 @@ def test_numbers_of_rows():
     masked = Gated()
     with pytest.raises(UsageError, match="same object twice"):
         make_world(Adapted(lambda: masked, masks=True), 4)
+
+
+@pytest.mark.parametrize(("kind", "envs", "group"), [(Noisy, 6, 3), (lambda: Counting(5), 2, 1)])
+def test_groups_have_no_environment_in_common(kind: Any, envs: int, group: int, tmp_path: Path):
+    one = kind()
+    with pytest.raises(UsageError, match="same object twice"):
+        st.train(lambda: one, envs=envs, group=group, rollout=64, workers=0, steps=100, out=tmp_path / "run")
 
 
 def test_the_number_of_environments_is_whole_by_rule():

@@ -207,11 +207,17 @@ def _seconds_per_step(world: World, budget: float = 0.02) -> float:
 
 
 def make_worlds(config: TrainConfig, make: Callable[[int], World]) -> list[World]:
-    """The worlds of a settled configuration in this process, one for each group."""
+    """The worlds of a settled configuration in this process, one for each group.
+
+    Raises UsageError where two of them have an environment in common."""
     envs, group = config.sampling.envs, config.sampling.group
     assert envs is not None
     assert group is not None
-    return [make(min(group, envs - begin)) for begin in range(0, envs, group)]
+    worlds = [make(min(group, envs - begin)) for begin in range(0, envs, group)]
+    each = [getattr(env, "unwrapped", env) for world in worlds for env in getattr(world, "environments", ())]
+    if len(set(map(id, each))) < len(each):
+        raise UsageError("the environment's factory returned the same object twice; each call must make a new one")
+    return worlds
 
 
 def remembered(config: TrainConfig, observation: Space, policy: Any = None) -> int | None:

@@ -76,6 +76,11 @@ class GymnasiumWorld:
             raise UsageError(f"world {self.name!r} must be reset before it is used")
         return self._obs
 
+    @property
+    def environments(self) -> list[Any]:
+        """Those that are stepped here one by one; none of a vector environment of its own kind."""
+        return list(self._env.envs) if isinstance(self._env, SyncVectorEnv) else []
+
     def number(self, first: int, total: int) -> None:
         """Be the environments first, first + 1, … of `total` in what errors say."""
         self._first, self._total = first, total
